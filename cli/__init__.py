@@ -1,0 +1,1 @@
+"""The command line, importable as `tfgan_med.cli`."""

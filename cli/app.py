@@ -1,0 +1,66 @@
+"""Puts the commands together, no logic."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import tfgan_med
+from tfgan_med.errors import UserError
+
+from . import common
+
+app = typer.Typer(
+    name="tfgan-med",
+    help="Train GANs on small image sets and measure whether the images they make help.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tfgan-med {tfgan_med.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train GANs on small image sets and measure whether the images they make help."""
+
+
+def main() -> None:
+    """Run the command line; mistakes become one message and an exit code, not a traceback."""
+    debug = "--debug" in sys.argv
+    if not debug:
+        common.silence_tensorflow()
+    try:
+        app()
+    except UserError as error:
+        if debug:
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(
+            f"Error: {type(error).__name__}: {error}. This is not a known mistake of yours; "
+            "run the command again with --debug and report what it prints.",
+            err=True,
+        )
+        sys.exit(1)

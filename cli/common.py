@@ -1,0 +1,38 @@
+"""What every command shares: options, results on stdout, messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and TensorFlow's messages.")]
+
+
+def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
+    """Print one result on stdout: a JSON object on a line, or the text for people."""
+    typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """Say something on stderr that is not a result: progress, hints, the next command."""
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+def may_ask() -> bool:
+    """Whether a person can answer: questions are asked at a terminal only."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def silence_tensorflow() -> None:
+    """Keep TensorFlow's start-up chatter off the terminal; must run before it is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,1 @@
+"""Settings that travel with the package, one YAML file each."""

@@ -1,0 +1,18 @@
+"""The keys of a batch with their shapes and value ranges.
+
+Images are float32 in [-1, 1], NHWC. Conditions are images, binary masks of one channel in
+{-1, 1}, or K classes one-hot in {0, 1}.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+Tensor = Any  # tf.Tensor; TensorFlow is untyped here and not imported at this level
+
+
+class PairedBatch(TypedDict):
+    """A condition and the picture that belongs to it, pixel by pixel."""
+
+    source: Tensor  # (batch, size, size, source channels)
+    target: Tensor  # (batch, size, size, target channels), [-1, 1]

@@ -1,0 +1,1 @@
+"""Folder layouts, one reader per file."""

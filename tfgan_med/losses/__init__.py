@@ -1,0 +1,1 @@
+"""Losses: logits or images in, float32 scalar out."""

@@ -1,0 +1,1 @@
+"""One generative system per file."""
