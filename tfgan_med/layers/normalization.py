@@ -1,0 +1,79 @@
+"""Instance and batch normalization with the constants of the image-to-image papers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+NormKind = Literal["instance", "batch", "none"]
+
+
+class InstanceNormalization(keras.layers.Layer):
+    """Zero mean and unit variance per image and channel, then a learned scale and offset.
+
+        y = gamma (x - mean_hw(x)) / sqrt(var_hw(x) + epsilon) + beta
+
+    Training and inference agree and no image sees its neighbors in the batch. Statistics are
+    float32 under mixed precision, since sums over a map overflow float16.
+
+    Args:
+        epsilon: added to the variance; 1e-5 is PyTorch's value, Keras' group norm has 1e-3.
+        affine: learn gamma and beta (Pix2Pix); CycleGAN goes without.
+
+    Shapes: `(batch, height, width, channels)` in and out.
+    Raises:
+        ValueError: for a map of one pixel, whose variance is 0: the result would be beta,
+            whatever the image.
+    Source: Ulyanov et al., arXiv:1607.08022. Equal to
+        `GroupNormalization(groups=-1, epsilon=1e-5)`.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, affine: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.affine = affine
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        _, height, width, channels = input_shape
+        if height == 1 and width == 1:
+            raise ValueError(
+                f"{self.name} would normalize maps of one pixel, shape {tuple(input_shape)}, and "
+                "return the same values for every image. Leave the norm out at this level."
+            )
+        if self.affine:
+            self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+            self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+
+    def call(self, inputs: Any) -> Any:
+        x = ops.cast(inputs, "float32")
+        mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
+        scale = ops.rsqrt(variance + self.epsilon)
+        if self.affine:
+            scale = scale * ops.cast(self.gamma, "float32")
+        offset = -mean * scale
+        if self.affine:
+            offset = offset + ops.cast(self.beta, "float32")
+        return ops.cast(x * scale + offset, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon, "affine": self.affine}
+
+
+def normalization(kind: NormKind, name: str) -> keras.layers.Layer:
+    """The norm layer called `kind`; momentum and epsilon are PyTorch's.
+
+    Keras' own batch-norm constants (0.99, 1e-3) make the moving statistics too slow for runs of
+    a few thousand steps.
+    """
+    if kind == "instance":
+        return InstanceNormalization(name=name)
+    if kind == "batch":
+        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+    if kind == "none":
+        return keras.layers.Identity(name=name)
+    raise ValueError(f'Unknown norm "{kind}". Expected "instance", "batch" or "none".')

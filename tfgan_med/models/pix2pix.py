@@ -1,0 +1,220 @@
+"""Pix2Pix: paired image-to-image translation with a conditional GAN.
+
+Source: Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks",
+arXiv:1611.07004; the discriminators of 10, 22 and 46 pixels, several scales and the perceptual
+loss as in Sobolev's thesis on GANs for medical images, sections 4.4 and 4.5.
+
+Deviations from the paper: instance instead of batch normalization by default (the same at batch
+size 1, and equal in training and inference); no dropout at inference by default; the learning
+rate falls linearly in the second half (the authors' PyTorch code) unless `decay: 0`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import tensorflow as tf
+from pydantic import Field
+
+from tfgan_med.batches import PairedBatch, Tensor
+from tfgan_med.config import Config
+from tfgan_med.losses.adversarial import adversarial_loss
+from tfgan_med.losses.perceptual import PerceptualLoss
+from tfgan_med.losses.reconstruction import l1_loss
+from tfgan_med.models.base import ConstantThenLinear, FusedAdam, GenerativeModel, Schedule
+from tfgan_med.networks.patchgan import patch_discriminator
+from tfgan_med.networks.unet import unet_generator
+
+
+class Pix2PixConfig(Config):
+    """Settings of the networks, losses and optimizers."""
+
+    generator_base: int = Field(64, ge=4, le=256)
+    """Channels of the first U-Net level; deeper levels have up to eight times as many."""
+    discriminator_base: int = Field(64, ge=4, le=256)
+    """Channels of the first discriminator layer."""
+    discriminator: str = "patch70"
+    """`patch10` ... `patch286` (the number is the receptive field in pixels), `pixel`, `image`;
+    `thesis-d1`, `-d2`, `-d3` are 46, 22 and 10."""
+    num_scales: int = Field(1, ge=1, le=3)
+    """Discriminators of the same kind on the picture, its half and its quarter."""
+    norm: Literal["instance", "batch"] = "instance"
+    """Normalization of both networks. With `batch`, pictures are made with batch statistics, one
+    at a time, as in the paper."""
+    upsample: Literal["transposed", "resize"] = "transposed"
+    """`resize` (nearest, then convolution) avoids checkerboards at some cost in time."""
+    dropout: float = Field(0.5, ge=0.0, lt=1.0)
+    """Share of channels dropped in the first decoder levels; the paper's only noise."""
+    adversarial: str = "nonsaturating"
+    """Adversarial loss: nonsaturating, minimax, hinge, lsgan, wgan."""
+    reconstruction: Literal["l1", "perceptual", "l1+perceptual"] = "l1"
+    """What holds the picture to its target; `perceptual` needs VGG16 weights."""
+    lambda_l1: float = Field(100.0, ge=0.0)
+    """Weight of the mean absolute difference to the target."""
+    perceptual_layers: tuple[str, ...] = ("block1_conv2", "block2_conv2")
+    """VGG16 layers (after ReLU) that are compared."""
+    perceptual_weights: tuple[float, ...] = (100.0, 200.0)
+    """Weight of each of them; the sum is divided by their number."""
+    perceptual_scale: Literal["unit", "raw"] = "unit"
+    """`unit` divides features by their mean size over the first real pictures, `raw` does not:
+    raw features make this term thousands of times larger than the adversarial one."""
+    vgg_weights: Path | None = None
+    """File of VGG16 weights in Keras format (notop); by default the one in the weights folder."""
+    d_loss_weight: float = Field(0.5, gt=0.0)
+    """Factor of the discriminator's loss; a half slows it against the generator."""
+    learning_rate: float = Field(2e-4, gt=0.0)
+    """Adam's rate of both networks at the start."""
+    beta_1: float = Field(0.5, ge=0.0, lt=1.0)
+    """Adam's decay of the gradient mean."""
+    decay: float = Field(0.5, ge=0.0, le=1.0)
+    """Share of the epochs, at the end, over which the rate falls linearly to zero."""
+    ema: float = Field(0.0, ge=0.0, lt=1.0)
+    """Decay of the moving average of the generator's weights, e.g. 0.999; 0 keeps none."""
+
+
+class Pix2Pix(GenerativeModel):
+    """A U-Net that translates and patch discriminators that look at both pictures.
+
+    Args:
+        config: the settings.
+        image_size: side of the square pictures; a multiple of 2^min(8, log2 size).
+        source_channels: channels of the condition.
+        target_channels: channels of the picture to make.
+        schedule: total epochs and steps per epoch, for the learning rate.
+        seed: of the initial weights and of dropout.
+    """
+
+    defaults: ClassVar[dict[str, dict[str, Any]]] = {
+        "data": {"image_size": 256},
+        "train": {"batch_size": 1, "epochs": 200},
+    }
+    needs: ClassVar[str] = "pairs"
+
+    def __init__(
+        self,
+        config: Pix2PixConfig,
+        image_size: int,
+        source_channels: int,
+        target_channels: int,
+        schedule: Schedule = Schedule(),
+        seed: int = 0,
+    ) -> None:
+        terms = [name for name in ("l1", "perceptual") if name in config.reconstruction.split("+")]
+        super().__init__(
+            ["generator", "discriminator", *terms, "real_score", "fake_score"], seed=seed
+        )
+        self.config = config
+        self.generator = unet_generator(
+            image_size,
+            source_channels,
+            target_channels,
+            base=config.generator_base,
+            norm=config.norm,
+            upsample=config.upsample,
+            dropout=config.dropout,
+            seed=seed,
+        )
+        self.discriminator = patch_discriminator(
+            config.discriminator,
+            image_size,
+            (source_channels, target_channels),
+            base=config.discriminator_base,
+            norm=config.norm,
+            num_scales=config.num_scales,
+            seed=seed + 1,
+        )
+        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        if config.ema:
+            self.keep_average(self.generator)
+        self.adversarial = adversarial_loss(config.adversarial)
+        self.perceptual = self._perceptual_loss() if "perceptual" in terms else None
+        self.generator_optimizer = self._adam("generator", schedule)
+        self.discriminator_optimizer = self._adam("discriminator", schedule)
+        self.finish()
+
+    def _adam(self, name: str, schedule: Schedule) -> Any:
+        config = self.config
+        decay_epochs = round(config.decay * schedule.epochs)
+        rate = ConstantThenLinear(
+            config.learning_rate,
+            schedule.epochs - decay_epochs,
+            decay_epochs,
+            schedule.steps_per_epoch,
+        )
+        adam = FusedAdam(rate, beta_1=config.beta_1, beta_2=0.999, epsilon=1e-8)
+        return self.own_optimizer(name, adam, self.networks[name])
+
+    def _perceptual_loss(self) -> PerceptualLoss:
+        config = self.config
+        return PerceptualLoss(
+            config.perceptual_layers,
+            config.perceptual_weights,
+            feature_scale=config.perceptual_scale,
+            weights_file=config.vgg_weights,
+        )
+
+    def train_step(self, batch: PairedBatch) -> dict[str, Tensor]:
+        """The discriminator first, then the generator, on the same translated pictures."""
+        source, target = batch["source"], batch["target"]
+
+        with tf.GradientTape() as tape:
+            fake = self.generator(source, training=True)
+            with tape.stop_recording():
+                real_logits, discriminator_loss = self._train_discriminator(source, target, fake)
+            fake_logits = self.discriminator([source, fake], training=True)
+            terms = self._reconstruction(target, fake)
+            generator_loss = self.adversarial.generator(fake_logits) + sum(
+                weight * value for weight, value in terms.values()
+            )
+        self.minimize(generator_loss, tape, "generator", self.generator)
+        if self.config.ema:
+            self.update_average(self.generator, self.config.ema)
+        return self.track(
+            generator=generator_loss,
+            discriminator=discriminator_loss,
+            **{name: value for name, (_, value) in terms.items()},
+            real_score=mean_score(real_logits),
+            fake_score=mean_score(fake_logits),
+        )
+
+    def _train_discriminator(
+        self, source: Tensor, target: Tensor, fake: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Half the adversarial loss on the pairs (source, target) and (source, fake)."""
+        with tf.GradientTape() as tape:
+            real_logits = self.discriminator([source, target], training=True)
+            fake_logits = self.discriminator([source, fake], training=True)
+            loss = self.config.d_loss_weight * self.adversarial.discriminator(
+                real_logits, fake_logits
+            )
+        self.minimize(loss, tape, "discriminator", self.discriminator)
+        return real_logits, loss
+
+    def _reconstruction(self, target: Tensor, fake: Tensor) -> dict[str, tuple[float, Tensor]]:
+        """Weight and value of each term that compares with the target."""
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if "l1" in self.loss_names:
+            terms["l1"] = (self.config.lambda_l1, l1_loss(target, fake))
+        if self.perceptual is not None:
+            terms["perceptual"] = (1.0, self.perceptual(target, fake))
+        return terms
+
+    def translate(self, images: Tensor, stochastic: bool = False) -> Tensor:
+        """Translated pictures, float32 in [-1, 1].
+
+        Args:
+            images: `(batch, size, size, source channels)`, as in training.
+            stochastic: keep dropout on, the paper's only source of variety.
+        """
+        if self.config.norm == "batch":
+            # Moving statistics give washed-out or black pictures (PyTorch issues 285, 1329):
+            # batch statistics of one picture, as the paper. Dropout comes with them.
+            pictures = [self.average("generator")(i[None], training=True) for i in images]
+            return tf.concat(pictures, axis=0)
+        return self.average("generator")(images, training=stochastic)
+
+
+def mean_score(logits: list[Tensor]) -> Tensor:
+    """Mean raw score over all patches of all scales; float32."""
+    return tf.add_n([tf.reduce_mean(tf.cast(x, tf.float32)) for x in logits]) / len(logits)

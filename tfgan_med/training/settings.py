@@ -1,0 +1,130 @@
+"""The settings of a training run: data, model and training in one block, resolved in order."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, create_model
+
+from tfgan_med import config, discovery, models
+from tfgan_med.config import Config
+from tfgan_med.data.records import DataConfig
+from tfgan_med.models.base import GenerativeModel
+
+
+class TrainConfig(Config):
+    """How long, how exact and on what a run trains, and what it writes on the way."""
+
+    epochs: int = Field(200, ge=1)
+    """Passes over the training pictures."""
+    steps: int | None = Field(None, ge=1)
+    """Optimizer steps of the whole run; wins over `epochs`."""
+    batch_size: int = Field(1, ge=1)
+    """Pictures of a step, all devices together."""
+    seed: int = Field(0, ge=0)
+    """Of initial weights, order, jitter and noise."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Arithmetic of the layers; weights stay float32. On a GPU, mixed_float16 (or mixed_bfloat16
+    from Ampere on) is faster and smaller; on a CPU only bfloat16 with AMX or AVX512-BF16 is."""
+    xla: Literal["auto", "on", "off"] = "auto"
+    """Compile the step with XLA; `auto` does on a GPU only, for it slows convolutions on a CPU."""
+    strategy: Literal["auto", "none", "mirrored", "multiworker"] = "auto"
+    """Devices: `auto` uses all GPUs of this machine, `mirrored` all GPUs or logical CPUs,
+    `multiworker` those of TF_CONFIG."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|gpu(:\d+)?)$")
+    """`auto`, `cpu`, `gpu` or `gpu:<number>`."""
+    deterministic: bool = False
+    """Use deterministic kernels on the GPU too; slower."""
+    log_interval: int = Field(20, ge=1)
+    """Steps between two lines of log.jsonl."""
+    sample_interval: int = Field(500, ge=1)
+    """Steps between two sample sheets, with the scores on held-out pairs."""
+    checkpoint_interval: int = Field(500, ge=1)
+    """Steps between two checkpoints."""
+    eval_interval: int = Field(0, ge=0)
+    """Steps between two evaluations that decide the best checkpoint; 0 evaluates with each
+    sample sheet."""
+    eval_metric: Literal["l1", "ssim", "psnr", "fid"] = "l1"
+    """What decides the best checkpoint, on the validation split; `fid` needs Inception weights
+    or `eval_features`."""
+    eval_features: Path | None = None
+    """Feature network for `eval_metric: fid` in place of Inception; the value is named after it."""
+    eval_images: int = Field(64, ge=2)
+    """Validation pictures used, at most."""
+    eval_share: float = Field(0.1, gt=0.0, le=1.0)
+    """Share of the run's time that evaluations may take; later ones are put off."""
+
+
+RESUMABLE = frozenset(
+    {
+        "train.epochs",
+        "train.steps",
+        "train.device",
+        "train.strategy",
+        "train.xla",
+        "train.log_interval",
+        "train.sample_interval",
+        "train.checkpoint_interval",
+        "train.eval_interval",
+        "train.eval_images",
+        "train.eval_share",
+    }
+)
+"""Settings a resumed run may change; anything else would be another experiment."""
+
+
+def model_class(system: str) -> type[GenerativeModel]:
+    """The class of `models/<system>.py`; UserError with the nearest name if there is none."""
+    return discovery.load_class(models, system, GenerativeModel)
+
+
+def settings_class(system: str) -> type[Config]:
+    """Settings of `tfgan-med train <system>` with the paper's values as defaults."""
+    model = model_class(system)
+    block: type[Config] = discovery.load_class(models, system, Config, suffix="Config")
+    return create_model(
+        f"{model.__name__}Settings",
+        __base__=RunConfig,
+        system=(Literal[system], Field(system, description="The model; `tfgan-med list models`.")),  # type: ignore[valid-type]
+        data=(DataConfig, Field(DataConfig(**model.defaults.get("data", {})), description="Data.")),
+        model=(block, Field(block(), description="Networks, losses and optimizers.")),
+        train=(
+            TrainConfig,
+            Field(TrainConfig(**model.defaults.get("train", {})), description="The run."),
+        ),
+    )
+
+
+class RunConfig(Config):
+    """All settings of a run; `settings_class` gives the subclass of a system."""
+
+    system: Any
+    name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
+    """Name of the run folder behind its number; by default model and data."""
+    data: Any
+    model: Any
+    train: Any
+
+
+def quickstart_file(system: str) -> Path | None:
+    """Settings of `tfgan-med train <system>` without any argument, if the package has them."""
+    place = importlib.resources.files("tfgan_med.configs") / "quickstart" / f"{system}.yaml"
+    path = Path(str(place))
+    return path if path.is_file() else None
+
+
+def resolve(system: str, config_file: Path | None, changes: Sequence[str]) -> RunConfig:
+    """Settings of a new run: `--set` beats the file beats the paper's defaults.
+
+    Without a file and without data the quick start's file is taken.
+    """
+    cls = settings_class(system)
+    named_data = any(change.partition("=")[0].strip() == "data.path" for change in changes)
+    if config_file is None and not named_data:
+        config_file = quickstart_file(system)
+    layers = [(str(config_file), config.load_yaml(config_file))] if config_file else []
+    settings: RunConfig = config.resolve(cls, layers, changes)
+    return settings

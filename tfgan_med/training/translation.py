@@ -1,0 +1,394 @@
+"""Paired translation as a task: its data, sample sheets, scores, and what a trained run makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image
+
+from tfgan_med import files
+from tfgan_med.config import Config, load_yaml
+from tfgan_med.data import encoding as coding
+from tfgan_med.data import fitting, opening, splits, synthetic
+from tfgan_med.data.encoding import Encoding
+from tfgan_med.data.pipeline import PairedData, prepare_pairs
+from tfgan_med.data.records import DataConfig, Part, Record, Split
+from tfgan_med.errors import DataError, UserError
+from tfgan_med.metrics import paired
+from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.ops import images
+from tfgan_med.training import run_folder
+from tfgan_med.training.settings import RunConfig, model_class, settings_class
+
+Array = npt.NDArray[Any]
+
+
+class Shapes(Config):
+    """What a translation network must know beside its settings; saved as `network.yaml`."""
+
+    system: str
+    image_size: int
+    source: Encoding
+    target: Encoding
+    fit: str
+    scale: float
+
+
+class TranslationTask:
+    """Data and evaluation of a run that translates pictures into pictures.
+
+    Args:
+        settings: of the run.
+    Raises:
+        DataError: if the data cannot be used, with file and cure.
+    """
+
+    def __init__(self, settings: RunConfig) -> None:
+        self.settings = settings
+        config: DataConfig = settings.data
+        self.data: PairedData = prepare_pairs(
+            splits.assign(opening.open_set(config), config), config
+        )
+        self.shapes = Shapes(
+            system=settings.system,
+            image_size=config.image_size,
+            source=self.data.source,
+            target=self.data.target,
+            fit=config.fit,
+            scale=config.scale,
+        )
+        # Held-out pairs; a set too small for a validation split is watched on its training pairs.
+        self.watched: Split = "val" if self.data.counts["val"] else "train"
+        self._fixed: dict[str, tuple[Array, Array]] = {}
+
+    def build(self, schedule: Schedule) -> GenerativeModel:
+        """The model, to be called in the scope of the strategy."""
+        return build_model(self.settings, self.shapes, schedule)
+
+    def fixed(self, split: Split, count: int) -> tuple[Array, Array]:
+        """Sources and targets of the first pairs of a split, at network size, float32."""
+        key = f"{split}-{count}"
+        if key not in self._fixed:
+            batches = list(self.data.eval_batches(split, batch_size=count, limit=count))
+            self._fixed[key] = (
+                np.concatenate([batch["source"].numpy() for batch in batches]),
+                np.concatenate([batch["target"].numpy() for batch in batches]),
+            )
+        return self._fixed[key]
+
+    def pairs_sheet(self) -> Array:
+        """The first training pairs, source beside target: is the direction right?"""
+        source, target = self.fixed("train", 4)
+        return self._sheet(source, target)
+
+    def sample_sheet(self, model: GenerativeModel, count: int = 6) -> Array:
+        """Rows of fixed pairs: source, target, translated."""
+        source, target = self.fixed(self.watched, count)
+        return self._sheet(source, target, translate(model, source))
+
+    def _sheet(self, source: Array, *pictures: Array) -> Array:
+        columns = [images.as_rgb(source, self.shapes.source.kind)]
+        columns += [images.as_rgb(picture, self.shapes.target.kind) for picture in pictures]
+        return images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), len(columns))
+
+    def scores(
+        self, model: GenerativeModel, split: Split, count: int
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """L1, PSNR and SSIM on pairs of a split, and the variety of targets and translations."""
+        source, target = self.fixed(split, count)
+        fake = translate(model, source)
+        return paired.paired_scores(target, fake), {
+            "target": paired.variety(target),
+            "fake": paired.variety(fake),
+        }
+
+    def baseline(self, split: Split, count: int) -> dict[str, float]:
+        """Scores of the mean training picture, which knows nothing of the condition."""
+        mean = self.fixed("train", 256)[1].mean(axis=0, keepdims=True)
+        target = self.fixed(split, count)[1]
+        return paired.paired_scores(target, np.broadcast_to(mean, target.shape).copy())
+
+
+def build_model(
+    settings: RunConfig, shapes: Shapes, schedule: Schedule = Schedule(), inference: bool = False
+) -> GenerativeModel:
+    """The model of a run; with `inference`, the generator alone."""
+    model: GenerativeModel = model_class(settings.system)(
+        settings.model,
+        shapes.image_size,
+        shapes.source.channels,
+        shapes.target.channels,
+        schedule=schedule,
+        seed=settings.train.seed,
+        inference=inference,
+    )
+    return model
+
+
+def translate(
+    model: GenerativeModel, source: Array, batch_size: int = 16, stochastic: bool = False
+) -> Array:
+    """Translate arrays in batches.
+
+    Args:
+        source: `(images, size, size, source channels)` float32.
+    Returns:
+        `(images, size, size, target channels)` float32 in [-1, 1].
+    """
+    starts = range(0, len(source), batch_size)
+    parts = [
+        np.asarray(model.translate(source[start : start + batch_size], stochastic=stochastic))
+        for start in starts
+    ]
+    return np.concatenate(parts)
+
+
+# A trained run --------------------------------------------------------------------------------
+
+
+def save_network(folder: run_folder.RunFolder, shapes: Shapes) -> None:
+    """Write `weights/network.yaml`, from which the generator is rebuilt."""
+    text = yaml.safe_dump(shapes.model_dump(mode="json"), sort_keys=False)
+    files.write_text(folder.path / "weights" / "network.yaml", text)
+
+
+def save_generator(folder: run_folder.RunFolder, model: GenerativeModel) -> None:
+    """Write `weights/generator.weights.h5`: the moving average if one is kept."""
+    target = folder.path / "weights" / "generator.weights.h5"
+    generator = model.average("generator")
+    with files.replacing(target) as temporary:
+        run_folder.write_arrays(
+            temporary, {f"{i:04d}-{v.name}": v for i, v in enumerate(generator.weights)}
+        )
+
+
+class Translator:
+    """The generator of a trained run, and how it reads and writes pictures.
+
+    Args:
+        run: the run folder.
+        checkpoint: `final` for the exported weights (the newest checkpoint if training has not
+            ended), or `latest`, `best`.
+    Raises:
+        UserError: if the run holds no weights, or is not a translation model.
+    """
+
+    def __init__(self, run: Path, checkpoint: str = "final") -> None:
+        self.run = run
+        network = run / "weights" / "network.yaml"
+        if not network.is_file():
+            raise UserError(
+                f"{run}: has no weights/network.yaml, so it is not a run of a translation model "
+                "that got to its first step. Train one with `tfgan-med train pix2pix`."
+            )
+        self.shapes = Shapes(**load_yaml(network))
+        settings_of = settings_class(self.shapes.system)
+        self.settings: RunConfig = settings_of(**load_yaml(run / "config.yaml"))
+        self.model = build_model(self.settings, self.shapes, inference=True)
+        self.weights_file, arrays = self._arrays(checkpoint)
+        self._assign(arrays)
+
+    def _arrays(self, checkpoint: str) -> tuple[Path, list[Array]]:
+        """File of the weights, and the generator's arrays in order."""
+        exported = self.run / "weights" / "generator.weights.h5"
+        if checkpoint == "final" and exported.is_file():
+            return exported, [v for _, v in sorted(run_folder.read_arrays(exported).items())]
+        which = "best" if checkpoint == "best" else "latest"
+        folder, _ = run_folder.RunFolder(self.run).checkpoint(which)
+        path = folder / "model.weights.h5"
+        arrays = run_folder.read_arrays(path)
+        owner = "ema_generator" if any("/ema_generator/" in name for name in arrays) else "generator"
+        prefix = f"network/{owner}/"
+        return path, [
+            value
+            for name, value in sorted(arrays.items())
+            if name.startswith(prefix) and "seed_generator_state" not in name
+        ]
+
+    def _assign(self, arrays: Sequence[Array]) -> None:
+        weights = self.model.networks["generator"].weights
+        if [tuple(w.shape) for w in weights] != [a.shape for a in arrays]:
+            raise UserError(
+                f"{self.weights_file}: does not fit the network of {self.run / 'config.yaml'}. "
+                "Restore both files from the same run."
+            )
+        self.model.networks["generator"].set_weights(list(arrays))
+
+    def translate_part(
+        self, part: Part, role: str, stochastic: bool = False
+    ) -> tuple[Array, Array]:
+        """Translate one picture.
+
+        Returns:
+            The translated picture and the condition as the network saw it, both
+            `(height, width, channels)` in their file types: of the input's size but with
+            `fit: crop`, which returns the middle square at network size.
+        """
+        shapes = self.shapes
+        raw = coding.read(part, role, self.settings.data.max_pixels)
+        tiles, placement = fitting.fit(
+            raw, shapes.image_size, shapes.fit, shapes.source.nearest, shapes.scale  # type: ignore[arg-type]
+        )
+        fake = translate(self.model, coding.tensor(tiles, shapes.source), stochastic=stochastic)
+        pixels = coding.picture(fake, shapes.target)
+        made = fitting.unfit(pixels, placement, shapes.target.nearest)
+        seen = fitting.unfit(tiles, placement, shapes.source.nearest)
+        return made, seen
+
+    def seed(self, number: int) -> None:
+        """Make dropout a function of this number."""
+        for variable in self.model.networks["generator"].variables:
+            if "seed_generator_state" in variable.path:
+                state = np.random.default_rng([number, self.settings.train.seed]).integers(
+                    0, 2**31, size=tuple(variable.shape)
+                )
+                variable.assign(state.astype(variable.dtype))
+
+
+def conditions(translator: Translator, source: str | None, split: str) -> list[tuple[Record, str]]:
+    """Records to translate and the role of the condition in each.
+
+    Args:
+        source: a folder of conditions, or None for the run's own data.
+        split: `train`, `val`, `test` or `all` of the run's own data.
+    """
+    role = translator.shapes.source.role
+    config: DataConfig = translator.settings.data
+    if source is None:
+        whole = splits.assign(opening.open_set(config), config)
+        records = whole.records if split == "all" else whole.of_split(split)  # type: ignore[arg-type]
+        if not records:
+            raise DataError(
+                f"{config.path}: has no items in the split {split}. Use --split all, or name a "
+                "folder of conditions with --input."
+            )
+        return [(record, role) for record in records]
+    given = opening.open_set(config.model_copy(update={"path": source, "layout": "auto"}))
+    if not given.records:
+        raise DataError(f"{source}: holds no pictures. Expected conditions like the run's {role}.")
+    found = [(record, _role_in(record, role)) for record in given.records]
+    return found
+
+
+def _role_in(record: Record, role: str) -> str:
+    """The wanted role if the record has it, else its only picture."""
+    if role in record.parts:
+        return role
+    if len(record.parts) == 1:
+        return next(iter(record.parts))
+    raise DataError(
+        f"{record.id}: has {', '.join(sorted(record.parts))}, but the run translates {role}. "
+        "Name the folder that holds the conditions."
+    )
+
+
+def translate_folder(
+    translator: Translator,
+    items: Sequence[tuple[Record, str]],
+    out: Path,
+    samples: int = 1,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Translate items into a synthetic folder: `images/`, the conditions, `provenance.json`.
+
+    Args:
+        items: records and the role of their condition.
+        out: a folder that does not exist yet; it appears whole.
+        samples: pictures per condition; more than one keeps dropout on.
+        seed: of the dropout.
+    Returns:
+        Number of pictures.
+    """
+    role = translator.shapes.source.role
+    target = translator.shapes.target.role
+    made: list[dict[str, Any]] = []
+    with files.new_folder(out) as folder:
+        for index, (record, given_role) in enumerate(items):
+            part = record.parts[given_role]
+            stem = part.path.stem
+            for sample in range(samples):
+                if samples > 1:
+                    translator.seed(seed + index * samples + sample)
+                read_role = role if coding.kind_of(role) != "image" else given_role
+                fake, seen = translator.translate_part(part, read_role, stochastic=samples > 1)
+                name = stem if samples == 1 else f"{stem}-{sample:02d}"
+                path = synthetic.write_picture(folder / target / name, fake)
+                synthetic.write_picture(folder / role / name, condition_pixels(seen, role), False)
+                made.append(
+                    {
+                        "file": path.relative_to(folder).as_posix(),
+                        "condition": record.id,
+                        "seed": seed + index * samples + sample if samples > 1 else None,
+                    }
+                )
+            progress(index + 1, len(items))
+        synthetic.write_provenance(
+            folder,
+            run=translator.run.name,
+            system=translator.shapes.system,
+            weights={
+                "file": translator.weights_file.relative_to(translator.run).as_posix(),
+                "sha256": files.sha256_of(translator.weights_file),
+            },
+            stochastic=samples > 1,
+            trained_on=trained_on(translator.run),
+            images=made,
+        )
+    return len(made)
+
+
+def condition_pixels(values: Array, role: str) -> Array:
+    """A condition as it is written beside its picture: masks 0 and 255, all else unchanged."""
+    if coding.kind_of(role) == "mask":
+        return (values > 0).astype(np.uint8) * np.uint8(255)
+    return values.astype(np.uint8) if values.max() < 256 else values.astype(np.uint16)
+
+
+def trained_on(run: Path) -> list[dict[str, Any]]:
+    """Hashes and groups of the items the generator saw, so that leaks can be found."""
+    path = run / "data.json"
+    if not path.is_file():
+        return []
+    items: list[dict[str, Any]] = files.read_json(path)["items"]
+    return [
+        {key: item[key] for key in ("id", "sha256", "group") if key in item}
+        for item in items
+        if item.get("split") == "train"
+    ]
+
+
+def write_reals(task: TranslationTask, split: Split, out: Path) -> int:
+    """Write the real pictures of a split at network size, as the generator's are."""
+    count = 0
+    target = task.shapes.target
+    with files.new_folder(out) as folder:
+        for record, picture in _real_pictures(task, split):
+            name = f"{Path(record).stem}"
+            synthetic.write_picture(folder / target.role / name, picture, synthetic=False)
+            count += 1
+    return count
+
+
+def _real_pictures(task: TranslationTask, split: Split) -> Iterator[tuple[str, Array]]:
+    shapes, config = task.shapes, task.settings.data
+    for record in task.data.records(split):
+        raw = coding.read(record.parts[shapes.target.role], shapes.target.role, config.max_pixels)
+        tiles, placement = fitting.fit(
+            raw, shapes.image_size, config.fit, shapes.target.nearest, config.scale
+        )
+        stored = coding.tensor(tiles, shapes.target)
+        yield record.id, fitting.unfit(
+            coding.picture(stored, shapes.target), placement, shapes.target.nearest
+        )
+
+
+def save_sheet(path: Path, pixels: Array) -> None:
+    """Write a sheet of pictures as PNG."""
+    with files.replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
