@@ -11,7 +11,7 @@ import typer
 import tfgan_med
 from tfgan_med.errors import UserError
 
-from . import common
+from . import common, describe, doctor, quiet, train, translate
 
 app = typer.Typer(
     name="tfgan-med",
@@ -37,11 +37,20 @@ def root(
     """Train GANs on small image sets and measure whether the images they make help."""
 
 
+app.command()(train.train)
+app.command()(translate.translate)
+app.command()(translate.generate)
+app.command("list")(describe.list_names)
+app.command()(describe.describe)
+app.command()(doctor.doctor)
+
+
 def main() -> None:
     """Run the command line; mistakes become one message and an exit code, not a traceback."""
     debug = "--debug" in sys.argv
     if not debug:
         common.silence_tensorflow()
+        quiet.hush_import("tensorflow")
     try:
         app()
     except UserError as error:
@@ -49,12 +58,24 @@ def main() -> None:
             raise
         typer.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
+    except SystemExit as end:  # Typer ends with 1 when the reader of a pipe, such as `head`, left
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if debug or package == "tfgan_med":
+            raise
+        typer.echo(
+            f"Error: the package {package} is not installed, and this command needs it. Run "
+            '`tfgan-med doctor`, or install everything: python -m pip install -e ".[dev]"',
+            err=True,
+        )
+        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         if debug:
             raise

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
+
+from tfgan_med.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print results as JSON lines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors only.")]
@@ -36,3 +40,48 @@ def silence_tensorflow() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+
+
+def load_tensorflow(debug: bool = False) -> None:
+    """Import TensorFlow and Keras without the lines their C++ parts write before any setting.
+
+    Raises:
+        UserError: if TensorFlow cannot be imported, with the cure.
+    """
+    try:
+        with contextlib.nullcontext() if debug else _no_stderr():
+            import keras  # noqa: F401
+            import tensorflow  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"TensorFlow cannot be imported ({error}). Install it with `python -m pip install "
+            "tensorflow`; `tfgan-med doctor` says more."
+        ) from None
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Send file descriptor 2 nowhere; Python's own exceptions still get through."""
+    sys.stderr.flush()
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def counting(what: str, total: int, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over `total` items at a terminal; silent elsewhere. Call it with (done, total)."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,6 +7,7 @@ text they look like.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import textwrap
@@ -19,7 +20,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from tfgan_med.discovery import nearest
 from tfgan_med.errors import UserError
 
 MAX_BYTES = 1_000_000
@@ -415,7 +415,11 @@ def _nearest_key(key: str, known: Sequence[str]) -> str | None:
     """Nearest dotted key, or the key that has the right name in another block."""
     last = key.rpartition(".")[2]
     elsewhere = [name for name in known if name.rpartition(".")[2].lower() == last.lower()]
-    return elsewhere[0] if len(elsewhere) == 1 else nearest(key, known)
+    if len(elsewhere) == 1:
+        return elsewhere[0]
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(key.lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
 
 
 def _show(value: Any) -> str:

@@ -316,9 +316,17 @@ def _header(path: Path, image: Any) -> Header:
         pixels=_deep_png_mode(path) or image.mode if form == "PNG" else image.mode,
         orientation=orientation,
         icc=bool(image.info.get("icc_profile")),
-        frames=1 if image.format == "MPO" else int(getattr(image, "n_frames", 1)),
+        frames=_frames(image),
         synthetic=str(image.info.get("Synthetic", "")).lower() == "yes",
     )
+
+
+def _frames(image: Any) -> int:
+    """Pictures in the file; the previews in a camera's JPEG do not count."""
+    try:
+        return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError):
+        return 1  # a broken chain of pages shows when the first is loaded
 
 
 def _orientation(path: Path, image: Any, form: str) -> int:
@@ -367,14 +375,13 @@ def _load(path: Path, image: Any) -> None:
 
 
 def _truncated(path: Path) -> PictureError:
+    """The error for a file that ends too early; says how much there should be, if it is known."""
     have, expected = path.stat().st_size, _expected_size(path)
-    of = f"of {_kilobytes(expected)}" if expected > have else "in the middle of the picture"
-    amount = _kilobytes(have).removesuffix(" kB") if expected > have else _kilobytes(have)
-    return PictureError(
-        path,
-        "truncated",
-        f"truncated after {amount} {of}{' kB' * 0}. Restore the file from its source.",
-    )
+    where = _kilobytes(have)
+    if expected > have:
+        where = f"{where.removesuffix(' kB')} of {_kilobytes(expected)}"
+    reason = f"truncated after {where}. Restore the file from its source."
+    return PictureError(path, "truncated", reason)
 
 
 def _expected_size(path: Path) -> int:
@@ -699,9 +706,9 @@ def _dicom_picture(path: Path) -> Array:
     except Exception:
         reason = "the tables or the rescaling in the DICOM header are damaged. Restore the file."
         raise PictureError(path, "damaged", reason) from None
-    whole = values.dtype.kind in "iu" or (_scaling(dataset) == (1.0, 0.0) and stored.dtype.kind == "u")
-    if whole and values.min() >= 0:
-        return values.astype(np.uint8 if stored.dtype == np.uint8 else np.uint16)
+    as_stored = "ModalityLUTSequence" not in dataset and _scaling(dataset) == (1.0, 0.0)
+    if as_stored and stored.dtype in (np.uint8, np.uint16):
+        return stored
     return values.astype(np.float32)
 
 

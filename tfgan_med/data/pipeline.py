@@ -350,3 +350,66 @@ def group_hash(group: str | None) -> str | None:
         files.write_bytes(path, secrets.token_bytes(32))
         path.chmod(0o600)
     return hmac.new(path.read_bytes(), group.encode(), "sha256").hexdigest()[:16]
+
+
+def _content_key(records: Sequence[Record], roles: Sequence[str], config: DataConfig) -> str:
+    """Hash of all that the decoded pictures depend on: file contents, splits and settings."""
+    paths = sorted({r.parts[role].path for r in records for role in roles if role in r.parts})
+    hashes = dict(zip(paths, arrays.in_parallel(_hash_or_none, paths), strict=True))
+    items = [
+        [
+            record.id,
+            record.split,
+            [
+                (role, hashes[part.path], part.half)
+                for role in roles
+                if (part := record.parts.get(role)) is not None
+            ],
+        ]
+        for record in records
+    ]
+    names = ("image_size", "load_size", "fit", "scale", "mode", "window", "classes", "max_pixels")
+    settings = config.model_dump(mode="json", include={*names, "skip_bad"})
+    return _digest([FORMAT, items, settings])[:32]
+
+
+def _hash_or_none(path: Path) -> str | None:
+    """SHA-256; None if the file cannot be opened, which decoding will report."""
+    try:
+        return files.sha256_of(path)
+    except OSError:
+        return None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _survey_path(key: str) -> Path:
+    return files.cache_dir() / "arrays" / f"{key}.json"
+
+
+def _cached_survey(key: str) -> Survey | None:
+    """What an earlier look at the same files found, if their pictures were put into a file."""
+    try:
+        saved = files.read_json(_survey_path(key))
+        return Survey(
+            tuple(Encoding(**values) for values in saved["encodings"]),
+            {name: (height, width) for name, (height, width) in saved["sizes"].items()},
+            saved["dtypes"],
+            saved["left_out"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _cache_survey(key: str, found: Survey) -> None:
+    files.write_json(
+        _survey_path(key),
+        {
+            "encodings": [how.model_dump(mode="json") for how in found.encodings],
+            "sizes": {name: list(size) for name, size in found.sizes.items()},
+            "dtypes": dict(found.dtypes),
+            "left_out": dict(found.left_out),
+        },
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tfgan_med.config import Config
+from tfgan_med.config import Config, Location
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -41,6 +41,18 @@ class Record:
     group: str | None = None
     split: Split | None = None
 
+    @property
+    def main_role(self) -> str:
+        """The role that the item is named after: the picture, else its masks."""
+        named = sorted(role for role in self.parts if role.startswith("masks-"))
+        order = ("images", "left", "masks", *named, "instances", "labels")
+        return next(role for role in (*order, *sorted(self.parts)) if role in self.parts)
+
+    @property
+    def main(self) -> Part:
+        """The picture or mask that the item is named after."""
+        return self.parts[self.main_role]
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -52,12 +64,14 @@ class ImageSet:
         records: the items, sorted by id.
         faults: what the reader could not use, one message each; `check` reports them, training
             refuses while there are any.
+        notices: what is odd but harmless, such as a row of `splits.csv` that stands there twice.
     """
 
     root: Path
     layout: str
     records: tuple[Record, ...]
     faults: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...] = field(default=())
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -78,7 +92,7 @@ class ImageSet:
 class DataConfig(Config):
     """Where the images are and how they become tensors."""
 
-    path: str = "builtin:histology"
+    path: Location = "builtin:histology"
     """Folder, CSV table or `builtin:<name>[?key=value&...]`; see `tfgan-med list data`."""
     layout: str = "auto"
     """How the folder is laid out; `auto` looks. See `tfgan-med list layouts`."""

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from tfgan_med.errors import UserError
+from tfgan_med.losses.reconstruction import refuse_other_shape
 from tfgan_med.networks.vgg import caffe_pixels, vgg16_features
 
 Tensor = Any
@@ -33,10 +34,10 @@ class PerceptualLoss:
 
     Args:
         layers: names of VGG16's convolutions, by default those of Johnson et al. up to 3_3.
-        weights: the file of `keras.applications.VGG16`; None takes it from the cache.
-        feature_scale: "unit" or "raw".
         lambdas: one weight per layer; by default 1 each with "unit", the thesis' 100, 200, 300
             with "raw".
+        feature_scale: "unit" or "raw".
+        weights_file: of `keras.applications.VGG16`; None takes it from the cache.
 
     `feature_scales`, `(layers,)`, holds s_i; it belongs into a checkpoint. The network is
     frozen and float32 under every precision.
@@ -51,14 +52,14 @@ class PerceptualLoss:
     def __init__(
         self,
         layers: Sequence[str] = LAYERS,
-        weights: Path | None = None,
-        feature_scale: FeatureScale = "unit",
         lambdas: Sequence[float] | None = None,
+        feature_scale: FeatureScale = "unit",
+        weights_file: Path | None = None,
     ) -> None:
         self.layers = tuple(layers)
         self.feature_scale = feature_scale
         self.lambdas = _lambdas(self.layers, feature_scale, lambdas)
-        self.network = vgg16_features(self.layers, _weights_file(weights))
+        self.network = vgg16_features(self.layers, _weights_file(weights_file))
         self.feature_scales = keras.Variable(  # NaN until calibrated: no loss without a scale
             np.full(len(self.layers), 1.0 if feature_scale == "raw" else np.nan, np.float32),
             trainable=False,
@@ -106,17 +107,14 @@ class PerceptualLoss:
 
         Gradients reach `fake` only.
         """
-        if tuple(target.shape[1:]) != tuple(fake.shape[1:]):
-            raise ValueError(
-                "A perceptual loss compares images of one shape: received a target of shape "
-                f"{tuple(target.shape)} and a generated image of shape {tuple(fake.shape)}."
-            )
+        refuse_other_shape(target, fake)
         wanted = self.features(ops.stop_gradient(target))
         given = self.features(fake)
         distances = ops.stack(
             [ops.mean(ops.abs(w - g)) for w, g in zip(wanted, given, strict=True)]
         )
-        return ops.mean(np.float32(self.lambdas) * distances / self.feature_scales)
+        weights = ops.convert_to_tensor(self.lambdas, "float32")
+        return ops.mean(weights * distances / self.feature_scales)
 
 
 def _lambdas(
@@ -137,4 +135,5 @@ def _lambdas(
 def _weights_file(given: Path | None) -> Path:
     from tfgan_med.networks.pretrained import vgg16_weights
 
-    return vgg16_weights(given)
+    path: Path = vgg16_weights(given)
+    return path

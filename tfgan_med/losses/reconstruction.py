@@ -30,10 +30,18 @@ def l2_loss(target: Tensor, fake: Tensor) -> Tensor:
     return ops.mean(ops.square(_difference(target, fake)))
 
 
-def _difference(target: Tensor, fake: Tensor) -> Tensor:
-    if tuple(target.shape[1:]) != tuple(fake.shape[1:]):
+def refuse_other_shape(target: Tensor, fake: Tensor) -> None:
+    """Raise a ValueError if two batches of images differ in any side that is known."""
+    sides = zip(target.shape, fake.shape, strict=False)
+    if len(target.shape) != len(fake.shape) or any(
+        wanted is not None and given is not None and wanted != given for wanted, given in sides
+    ):
         raise ValueError(
             "A reconstruction loss compares images of one shape: received a target of shape "
             f"{tuple(target.shape)} and a generated image of shape {tuple(fake.shape)}."
         )
+
+
+def _difference(target: Tensor, fake: Tensor) -> Tensor:
+    refuse_other_shape(target, fake)
     return ops.cast(target, "float32") - ops.cast(fake, "float32")

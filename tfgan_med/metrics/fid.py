@@ -22,7 +22,7 @@ Features = npt.NDArray[np.floating[Any]]  # (images, features)
 Matrix = npt.NDArray[np.float64]
 
 _SMALL = 400  # below this side the singular values cost less than thinking about it
-_ALLOWED_ERROR = 2e-9  # relative error of the distance that the faster way may have
+_ALLOWED_ERROR = 2e-8  # bound on the relative error of the distance; see `_nuclear_norm`
 _EPSILON = float(np.finfo(np.float64).eps)
 
 

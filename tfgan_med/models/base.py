@@ -206,8 +206,11 @@ class GenerativeModel(keras.Model):
 class Schedule:
     """Length of a run, for learning rates: epochs, and optimizer steps of one."""
 
-    epochs: int = 200
-    steps_per_epoch: int = 1
+    epochs: int
+    steps_per_epoch: int
+
+
+UNSCHEDULED = Schedule(epochs=1, steps_per_epoch=1)
 
 
 class ConstantThenLinear(keras.optimizers.schedules.LearningRateSchedule):

@@ -11,6 +11,7 @@ rate falls linearly in the second half (the authors' PyTorch code) unless `decay
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +23,13 @@ from tfgan_med.config import Config
 from tfgan_med.losses.adversarial import adversarial_loss
 from tfgan_med.losses.perceptual import PerceptualLoss
 from tfgan_med.losses.reconstruction import l1_loss
-from tfgan_med.models.base import ConstantThenLinear, FusedAdam, GenerativeModel, Schedule
+from tfgan_med.models.base import (
+    UNSCHEDULED,
+    ConstantThenLinear,
+    FusedAdam,
+    GenerativeModel,
+    Schedule,
+)
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.unet import unet_generator
 
@@ -52,10 +59,11 @@ class Pix2PixConfig(Config):
     """What holds the picture to its target; `perceptual` needs VGG16 weights."""
     lambda_l1: float = Field(100.0, ge=0.0)
     """Weight of the mean absolute difference to the target."""
-    perceptual_layers: tuple[str, ...] = ("block1_conv2", "block2_conv2")
+    perceptual_layers: tuple[str, ...] = ("block1_conv2", "block2_conv2", "block3_conv3")
     """VGG16 layers (after ReLU) that are compared."""
-    perceptual_weights: tuple[float, ...] = (100.0, 200.0)
-    """Weight of each of them; the sum is divided by their number."""
+    lambda_perceptual: tuple[float, ...] | None = None
+    """Weight of each layer; the sum is divided by their number. By default 1 each with `unit`
+    features, the thesis' 100, 200, 300 with `raw` ones."""
     perceptual_scale: Literal["unit", "raw"] = "unit"
     """`unit` divides features by their mean size over the first real pictures, `raw` does not:
     raw features make this term thousands of times larger than the adversarial one."""
@@ -83,6 +91,7 @@ class Pix2Pix(GenerativeModel):
         target_channels: channels of the picture to make.
         schedule: total epochs and steps per epoch, for the learning rate.
         seed: of the initial weights and of dropout.
+        inference: build the generator alone, to translate with a trained run.
     """
 
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
@@ -97,8 +106,9 @@ class Pix2Pix(GenerativeModel):
         image_size: int,
         source_channels: int,
         target_channels: int,
-        schedule: Schedule = Schedule(),
+        schedule: Schedule = UNSCHEDULED,
         seed: int = 0,
+        inference: bool = False,
     ) -> None:
         terms = [name for name in ("l1", "perceptual") if name in config.reconstruction.split("+")]
         super().__init__(
@@ -115,25 +125,41 @@ class Pix2Pix(GenerativeModel):
             dropout=config.dropout,
             seed=seed,
         )
+        self.networks = {"generator": self.generator}
+        if not inference:
+            self._add_opponent(image_size, (source_channels, target_channels), schedule)
+        self.finish()
+
+    def _add_opponent(self, image_size: int, channels: tuple[int, int], schedule: Schedule) -> None:
+        """Discriminator, losses and optimizers: what only training needs."""
+        config = self.config
         self.discriminator = patch_discriminator(
             config.discriminator,
             image_size,
-            (source_channels, target_channels),
+            channels,
             base=config.discriminator_base,
             norm=config.norm,
             num_scales=config.num_scales,
-            seed=seed + 1,
+            seed=self.seed + 1,
         )
-        self.networks = {"generator": self.generator, "discriminator": self.discriminator}
+        self.networks["discriminator"] = self.discriminator
         if config.ema:
             self.keep_average(self.generator)
         self.adversarial = adversarial_loss(config.adversarial)
-        self.perceptual = self._perceptual_loss() if "perceptual" in terms else None
-        self.generator_optimizer = self._adam("generator", schedule)
-        self.discriminator_optimizer = self._adam("discriminator", schedule)
-        self.finish()
+        self.perceptual = None
+        if "perceptual" in self.loss_names:
+            self.perceptual = self._perceptual_loss()
+            self.extra_state["feature_scales"] = self.perceptual.feature_scales
+        self._adam("generator", schedule)
+        self._adam("discriminator", schedule)
 
-    def _adam(self, name: str, schedule: Schedule) -> Any:
+    def calibrate(self, batches: Iterable[PairedBatch]) -> None:
+        """Measure the size of VGG features on real pictures, for the perceptual loss."""
+        if self.perceptual is not None:
+            for batch in batches:
+                self.perceptual.calibrate(batch["target"])
+
+    def _adam(self, name: str, schedule: Schedule) -> None:
         config = self.config
         decay_epochs = round(config.decay * schedule.epochs)
         rate = ConstantThenLinear(
@@ -143,13 +169,13 @@ class Pix2Pix(GenerativeModel):
             schedule.steps_per_epoch,
         )
         adam = FusedAdam(rate, beta_1=config.beta_1, beta_2=0.999, epsilon=1e-8)
-        return self.own_optimizer(name, adam, self.networks[name])
+        self.own_optimizer(name, adam, self.networks[name])
 
     def _perceptual_loss(self) -> PerceptualLoss:
         config = self.config
         return PerceptualLoss(
             config.perceptual_layers,
-            config.perceptual_weights,
+            config.lambda_perceptual,
             feature_scale=config.perceptual_scale,
             weights_file=config.vgg_weights,
         )

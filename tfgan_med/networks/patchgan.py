@@ -7,7 +7,6 @@ the side of that window in pixels, for the numbering in the literature contradic
 from __future__ import annotations
 
 import difflib
-import math
 from typing import Any, NamedTuple
 
 import keras
@@ -133,7 +132,7 @@ def score_side(kind: str, image_size: int) -> int:
         side, smallest = _halved(image_size, halving) - 3, 4
     else:
         halving, keeping = DEPTHS[kind]
-        side, smallest = _halved(image_size, halving) - 1 - keeping, 2**halving * (keeping + 2)
+        side, smallest = _halved(image_size, halving) - 1 - keeping, ((keeping + 1) << halving) + 1
     if side < 1:
         raise ValueError(
             f'Discriminator "{kind}" needs pictures of at least {smallest} pixels per side, '
@@ -164,7 +163,7 @@ class HalvingPool(layers.Layer):
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, height, width, channels = input_shape
-        return batch, _halved(height, 1), _halved(width, 1), channels
+        return batch, height and _halved(height, 1), width and _halved(width, 1), channels
 
 
 def _pool(x: Any) -> Any:
@@ -172,8 +171,8 @@ def _pool(x: Any) -> Any:
     return ops.average_pool(padded, 3, strides=2, padding="valid")
 
 
-def _halved(side: int | None, times: int) -> Any:
-    return None if side is None else math.ceil(side / 2**times)
+def _halved(side: int, times: int) -> int:
+    return -(-side >> times)
 
 
 def _halvings_to_four(image_size: int) -> int:
@@ -251,7 +250,7 @@ class _Stack:
         return layers.ZeroPadding2D(1, name=self._name(f"{label}_pad"))(x)
 
     def _width(self, index: int) -> int:
-        return min(self.base * 2**index, self.base * MAX_WIDTH)
+        return min(self.base << index, self.base * MAX_WIDTH)
 
     def _name(self, label: str) -> str:
         return f"{self.prefix}_{label}" if self.prefix else label

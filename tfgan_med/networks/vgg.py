@@ -111,7 +111,7 @@ def _load(network: keras.Model, path: Path) -> None:
             "keras.applications.VGG16; import them again."
         ) from None
     with file:
-        groups = file["model_weights"] if "model_weights" in file else file
+        groups = file.get("model_weights", file)  # a whole saved model nests them
         for layer in network.layers:
             if layer.weights:
                 _assign(layer, _arrays(groups, layer.name), path)

@@ -61,6 +61,21 @@ def _numbered(runs_dir: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in matches.items() if match}
 
 
+def check_place(runs_dir: Path) -> None:
+    """Make the folder of runs; UserError if it cannot be one. Asked before data are read."""
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"{runs_dir}: cannot hold runs, for it is or lies below a regular file. "
+            "Name a folder with --out."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{runs_dir}: cannot be made ({error.strerror}). Name another folder with --out."
+        ) from error
+
+
 class RunFolder:
     """One run's folder; methods write its files atomically.
 
@@ -74,17 +89,7 @@ class RunFolder:
     @classmethod
     def create(cls, runs_dir: Path, name: str) -> RunFolder:
         """Make the folder `<next number>-<name>`; two runs starting at once get two."""
-        try:
-            runs_dir.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UserError(
-                f"{runs_dir}: cannot hold runs, for it is or lies below a regular file. "
-                "Name a folder with --out."
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"{runs_dir}: cannot be made ({error.strerror}). Name another folder with --out."
-            ) from error
+        check_place(runs_dir)
         while True:
             path = runs_dir / f"{max(_numbered(runs_dir), default=0) + 1:04d}-{name}"
             try:
@@ -180,7 +185,9 @@ class RunFolder:
         kept = f"The last good checkpoint is {last.name}." if last else "There is none before it."
         free = shutil.disk_usage(self.path).free // 2**20
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "errno = 28" in str(error):
-            what = f"Disk full while saving step-{step:06d} ({free} MB free, or a quota is reached)."
+            what = (
+                f"Disk full while saving step-{step:06d} ({free} MB free, or a quota is reached)."
+            )
         else:
             what = f"step-{step:06d} could not be saved ({error})."
         number = self.path.name.split("-")[0].lstrip("0")

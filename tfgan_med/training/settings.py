@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from tfgan_med import config, discovery, models
+from tfgan_med import config, discovery
 from tfgan_med.config import Config
 from tfgan_med.data.records import DataConfig
 from tfgan_med.models.base import GenerativeModel
+
+MODELS = "tfgan_med.models"
 
 
 class TrainConfig(Config):
@@ -78,13 +80,13 @@ RESUMABLE = frozenset(
 
 def model_class(system: str) -> type[GenerativeModel]:
     """The class of `models/<system>.py`; UserError with the nearest name if there is none."""
-    return discovery.load_class(models, system, GenerativeModel)
+    return discovery.load_class(MODELS, system, GenerativeModel)
 
 
 def settings_class(system: str) -> type[Config]:
     """Settings of `tfgan-med train <system>` with the paper's values as defaults."""
     model = model_class(system)
-    block: type[Config] = discovery.load_class(models, system, Config, suffix="Config")
+    block: type[Config] = discovery.load_class(MODELS, system, Config, suffix="Config")
     return create_model(
         f"{model.__name__}Settings",
         __base__=RunConfig,
@@ -125,6 +127,16 @@ def resolve(system: str, config_file: Path | None, changes: Sequence[str]) -> Ru
     named_data = any(change.partition("=")[0].strip() == "data.path" for change in changes)
     if config_file is None and not named_data:
         config_file = quickstart_file(system)
-    layers = [(str(config_file), config.load_yaml(config_file))] if config_file else []
-    settings: RunConfig = config.resolve(cls, layers, changes)
+    layers = [(f"the defaults of {system}", model_class(system).defaults)]
+    if config_file:
+        layers.append(config.read_layer(cls, config_file))
+    settings: RunConfig = config.resolve(cls, layers, changes, name=system)
+    return settings
+
+
+def saved_settings(run: Path, changes: Sequence[str] = ()) -> RunConfig:
+    """Settings of a run folder; relative paths in it are relative to it."""
+    saved = run / "config.yaml"
+    cls = settings_class(str(config.load_yaml(saved).get("system")))
+    settings: RunConfig = config.resolve(cls, [config.read_layer(cls, saved)], changes)
     return settings

@@ -20,10 +20,10 @@ from tfgan_med.data.pipeline import PairedData, prepare_pairs
 from tfgan_med.data.records import DataConfig, Part, Record, Split
 from tfgan_med.errors import DataError, UserError
 from tfgan_med.metrics import paired
-from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
 from tfgan_med.ops import images
 from tfgan_med.training import run_folder
-from tfgan_med.training.settings import RunConfig, model_class, settings_class
+from tfgan_med.training.settings import RunConfig, model_class, saved_settings
 
 Array = npt.NDArray[Any]
 
@@ -71,14 +71,11 @@ class TranslationTask:
         return build_model(self.settings, self.shapes, schedule)
 
     def fixed(self, split: Split, count: int) -> tuple[Array, Array]:
-        """Sources and targets of the first pairs of a split, at network size, float32."""
+        """Sources and targets of pairs spread over a split, at network size, float32."""
         key = f"{split}-{count}"
         if key not in self._fixed:
-            batches = list(self.data.eval_batches(split, batch_size=count, limit=count))
-            self._fixed[key] = (
-                np.concatenate([batch["source"].numpy() for batch in batches]),
-                np.concatenate([batch["target"].numpy() for batch in batches]),
-            )
+            batch = self.data.fixed_batch(split, count)
+            self._fixed[key] = (np.asarray(batch["source"]), np.asarray(batch["target"]))
         return self._fixed[key]
 
     def pairs_sheet(self) -> Array:
@@ -94,7 +91,9 @@ class TranslationTask:
     def _sheet(self, source: Array, *pictures: Array) -> Array:
         columns = [images.as_rgb(source, self.shapes.source.kind)]
         columns += [images.as_rgb(picture, self.shapes.target.kind) for picture in pictures]
-        return images.grid(np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), len(columns))
+        return images.grid(
+            np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), len(columns)
+        )
 
     def scores(
         self, model: GenerativeModel, split: Split, count: int
@@ -115,7 +114,7 @@ class TranslationTask:
 
 
 def build_model(
-    settings: RunConfig, shapes: Shapes, schedule: Schedule = Schedule(), inference: bool = False
+    settings: RunConfig, shapes: Shapes, schedule: Schedule = UNSCHEDULED, inference: bool = False
 ) -> GenerativeModel:
     """The model of a run; with `inference`, the generator alone."""
     model: GenerativeModel = model_class(settings.system)(
@@ -187,8 +186,7 @@ class Translator:
                 "that got to its first step. Train one with `tfgan-med train pix2pix`."
             )
         self.shapes = Shapes(**load_yaml(network))
-        settings_of = settings_class(self.shapes.system)
-        self.settings: RunConfig = settings_of(**load_yaml(run / "config.yaml"))
+        self.settings = saved_settings(run)
         self.model = build_model(self.settings, self.shapes, inference=True)
         self.weights_file, arrays = self._arrays(checkpoint)
         self._assign(arrays)
@@ -202,7 +200,9 @@ class Translator:
         folder, _ = run_folder.RunFolder(self.run).checkpoint(which)
         path = folder / "model.weights.h5"
         arrays = run_folder.read_arrays(path)
-        owner = "ema_generator" if any("/ema_generator/" in name for name in arrays) else "generator"
+        owner = (
+            "ema_generator" if any("/ema_generator/" in name for name in arrays) else "generator"
+        )
         prefix = f"network/{owner}/"
         return path, [
             value
@@ -232,7 +232,11 @@ class Translator:
         shapes = self.shapes
         raw = coding.read(part, role, self.settings.data.max_pixels)
         tiles, placement = fitting.fit(
-            raw, shapes.image_size, shapes.fit, shapes.source.nearest, shapes.scale  # type: ignore[arg-type]
+            raw,
+            shapes.image_size,
+            shapes.fit,
+            shapes.source.nearest,
+            shapes.scale,  # type: ignore[arg-type]
         )
         fake = translate(self.model, coding.tensor(tiles, shapes.source), stochastic=stochastic)
         pixels = coding.picture(fake, shapes.target)
@@ -271,8 +275,7 @@ def conditions(translator: Translator, source: str | None, split: str) -> list[t
     given = opening.open_set(config.model_copy(update={"path": source, "layout": "auto"}))
     if not given.records:
         raise DataError(f"{source}: holds no pictures. Expected conditions like the run's {role}.")
-    found = [(record, _role_in(record, role)) for record in given.records]
-    return found
+    return [(record, _role_in(record, role)) for record in given.records]
 
 
 def _role_in(record: Record, role: str) -> str:
@@ -293,15 +296,19 @@ def translate_folder(
     out: Path,
     samples: int = 1,
     seed: int = 0,
+    limit: int | None = None,
+    replace: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Translate items into a synthetic folder: `images/`, the conditions, `provenance.json`.
 
     Args:
         items: records and the role of their condition.
-        out: a folder that does not exist yet; it appears whole.
+        out: the folder to make; it appears whole.
         samples: pictures per condition; more than one keeps dropout on.
-        seed: of the dropout.
+        seed: of the dropout; a picture's own seed stands in `provenance.json`.
+        limit: pictures at most.
+        replace: delete `out` first if it exists.
     Returns:
         Number of pictures.
     """
@@ -313,6 +320,8 @@ def translate_folder(
             part = record.parts[given_role]
             stem = part.path.stem
             for sample in range(samples):
+                if len(made) == limit:
+                    break
                 if samples > 1:
                     translator.seed(seed + index * samples + sample)
                 read_role = role if coding.kind_of(role) != "image" else given_role
@@ -336,10 +345,13 @@ def translate_folder(
                 "file": translator.weights_file.relative_to(translator.run).as_posix(),
                 "sha256": files.sha256_of(translator.weights_file),
             },
+            role=target,
             stochastic=samples > 1,
             trained_on=trained_on(translator.run),
             images=made,
         )
+        if replace:
+            files.remove_folder(out)
     return len(made)
 
 
@@ -383,8 +395,9 @@ def _real_pictures(task: TranslationTask, split: Split) -> Iterator[tuple[str, A
             raw, shapes.image_size, config.fit, shapes.target.nearest, config.scale
         )
         stored = coding.tensor(tiles, shapes.target)
-        yield record.id, fitting.unfit(
-            coding.picture(stored, shapes.target), placement, shapes.target.nearest
+        yield (
+            record.id,
+            fitting.unfit(coding.picture(stored, shapes.target), placement, shapes.target.nearest),
         )
 
 

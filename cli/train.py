@@ -1,0 +1,240 @@
+"""`tfgan-med train`: train a model, or go on with a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfgan_med import discovery
+from tfgan_med.errors import UserError
+
+from . import common
+
+
+def model_names() -> list[str]:
+    """For shell completion."""
+    return discovery.available("tfgan_med.models")
+
+
+def train(
+    model: Annotated[
+        str | None, typer.Argument(help="See `list models`.", autocompletion=model_names)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Folder, CSV table or builtin:NAME; short for data.path."
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings (YAML).")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps; wins over epochs.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, jitter and noise.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, gpu or gpu:NUMBER.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="Devices: auto, none, mirrored or multiworker.")
+    ] = None,
+    xla: Annotated[str | None, typer.Option(help="Compile the step: auto, on or off.")] = None,
+    eval_every: Annotated[
+        int | None, typer.Option(metavar="STEPS", help="Score held-out pairs every so many steps.")
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Deterministic kernels on a GPU too; slower.")
+    ] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path(
+        "runs"
+    ),
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run: folder, number or last.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write no run.")
+    ] = False,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
+) -> None:
+    """Train MODEL; checkpoints, logs and samples go to a new run folder.
+
+    Without data and settings a quick start on built-in pictures runs, in minutes on a CPU:
+
+        tfgan-med train pix2pix
+
+    On your own pictures, a folder with images/ and masks/ of the same names:
+
+        tfgan-med train pix2pix --data smears/ --set data.image_size=128 --epochs 100
+
+    Ctrl-C saves and stops; `tfgan-med train --resume last` goes on.
+    """
+    changes = [
+        *(change or []),
+        *_settings_of(
+            {
+                "data.path": data,
+                "train.steps": steps,
+                "train.epochs": epochs,
+                "train.seed": seed,
+                "train.precision": precision,
+                "train.device": device,
+                "train.strategy": strategy,
+                "train.xla": xla,
+                "train.eval_interval": eval_every,
+                "train.deterministic": "true" if deterministic else None,
+            }
+        ),
+    ]
+    if epochs is not None and steps is None:
+        changes.append("train.steps=null")  # the quick start counts steps
+    common.load_tensorflow(debug)
+    from tfgan_med.training import fit, run_folder, settings
+    from tfgan_med.training.progress import Reporter
+
+    reporter = Reporter(quiet)
+    if resume is not None:
+        path = run_folder.find_run(resume, out)
+        _check_model(model, path)
+        chosen = fit.resume_settings(path, changes)
+    else:
+        path = None
+        chosen = settings.resolve(_model_name(model), _existing(config), changes)
+
+    if dry_run:
+        plan = fit.Training(chosen, reporter).dry_run()
+        common.emit(plan, _plan_text(plan), as_json)
+        common.note("Next: the same command without --dry-run.", quiet)
+        return
+    try:
+        result = _run(fit, run_folder, chosen, path, out, reporter)
+    except fit.Stopped as stop:
+        where = path or run_folder.find_run("last", out)
+        common.note(
+            f"Stopped and saved at step {stop.step}. Next: tfgan-med train --resume {where}"
+        )
+        raise typer.Exit(stop.exit_code) from None
+    common.emit(_as_json(result), _text(result), as_json)
+    common.note(_next_step(result), quiet)
+
+
+def _settings_of(options: dict[str, Any]) -> list[str]:
+    """Options as `--set` changes; text is quoted so that YAML reads it as text."""
+    return [
+        f"{key}={value if key != 'data.path' else _quoted(str(value))}"
+        for key, value in options.items()
+        if value is not None
+    ]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _model_name(model: str | None) -> str:
+    if model is None:
+        names = ", ".join(model_names())
+        raise UserError(f"No model named. Write `tfgan-med train MODEL` with one of: {names}.")
+    return model
+
+
+def _check_model(model: str | None, run: Path) -> None:
+    from tfgan_med.training.settings import saved_settings
+
+    system = saved_settings(run).system
+    if model is not None and model != system:
+        raise UserError(f"{run}: is a run of {system}, not of {model}. Leave the model out.")
+
+
+def _existing(config: Path | None) -> Path | None:
+    if config is not None and not config.is_file():
+        raise UserError(f"{config}: no such settings file. `tfgan-med describe MODEL` writes one.")
+    return config
+
+
+def _run(
+    fit: Any, run_folder: Any, chosen: Any, path: Path | None, out: Path, reporter: Any
+) -> Any:
+    """Train in a new or an existing folder, held for this process."""
+    if path is not None:
+        folder = run_folder.RunFolder(path)
+        with folder.locked():
+            training = fit.Training(chosen, reporter)
+            training.restore(folder)
+            _announce(training, folder, reporter)
+            return training.run(folder)
+    run_folder.check_place(out)
+    training = fit.Training(chosen, reporter)
+    folder = training.start(out)
+    with folder.locked():
+        _announce(training, folder, reporter)
+        return training.run(folder)
+
+
+def _announce(training: Any, folder: Any, reporter: Any) -> None:
+    reporter.say(f"Run folder {folder.path}   Watch: tensorboard --logdir {folder.path.parent}")
+    reporter.say(training.describe())
+
+
+def _as_json(result: Any) -> dict[str, Any]:
+    return {
+        "run": str(result.run),
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "split": result.split,
+        "pairs": result.pairs,
+        "scores": result.scores,
+        "baseline": result.baseline,
+        "translated": str(result.translated) if result.translated else None,
+        "warnings": result.warnings,
+    }
+
+
+def _text(result: Any) -> str:
+    from tfgan_med.training.progress import duration
+
+    lines = [
+        f"Trained {result.steps} steps in {duration(result.seconds)}: {result.run}",
+        f"Samples   {result.run / 'samples'} (rows: condition, target, generated)",
+    ]
+    if result.translated:
+        lines.append(f"Test set  {result.translated} (translated), {result.run / 'reals/test'}")
+    lines += [
+        f"Scores on {result.pairs} pairs of the {result.split} split, in brackets those of the mean "
+        "training picture:",
+        *(
+            f"  {meaning}: {result.scores[name]:.4g} ({result.baseline[name]:.4g})"
+            for name, meaning in MEANINGS.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+MEANINGS = {
+    "l1": "mean difference to the true picture, of 255 grey levels; lower is better",
+    "psnr": "PSNR in dB; higher is better",
+    "ssim": "structural similarity, at most 1; higher is better",
+}
+
+
+def _next_step(result: Any) -> str:
+    number = result.run.name.split("-")[0].lstrip("0")
+    place = "" if result.run.parent == Path("runs") else f" --runs {result.run.parent}"
+    if result.translated:
+        return (
+            f"Next: look at {result.run / 'samples'}, then tfgan-med evaluate fid --fake "
+            f"{number}{place}"
+        )
+    return f"Next: tfgan-med translate {number}{place} --input FOLDER"
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(plan, sort_keys=False, allow_unicode=True).rstrip()

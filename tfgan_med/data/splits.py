@@ -1,0 +1,238 @@
+"""Who is in which split: as given, or made so that groups stay whole and classes keep their shares."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from tfgan_med.data.records import SPLITS, DataConfig, ImageSet, Record, Split
+from tfgan_med.data.tables import Row, Table, read_table, split_value
+from tfgan_med.errors import UserError
+
+
+def assign(images: ImageSet, config: DataConfig) -> ImageSet:
+    """Give every item a split.
+
+    Given splits are kept; items without one become faults. Otherwise splits are made: whole groups,
+    each class close to `fractions`, a function of `split_seed` and the ids only, so that neither
+    the order of files nor the place of the folder matters.
+
+    Returns:
+        The set with a split for each of its items; its faults may have grown.
+    Raises:
+        UserError: if `fractions` are no shares, or splits or groups are asked for and not there.
+    """
+    _check_fractions(config.fractions)
+    given = any(record.split is not None for record in images.records)
+    if config.split == "given" and not given:
+        raise UserError(
+            "split: the data give no splits. Add a splits.csv with the columns file and split, or "
+            "let us split: --set data.split=auto."
+        )
+    if given and config.split in ("auto", "given"):
+        return _keep_given(images)
+    if config.split == "group":
+        _need_groups(images)
+    return replace(images, records=tuple(_divide(images.records, config)))
+
+
+def merge_table(images: ImageSet) -> ImageSet:
+    """The set with what `splits.csv` in its root says: split, class and group win over the reader's.
+
+    Rows are matched by the path of an item's file below the root, else by its name if that is
+    unique. A row or an item without partner is a fault.
+    """
+    path = images.root / "splits.csv"
+    if not path.is_file():
+        return images
+    table = read_table(path, {})
+    faults, notices = [*images.faults, *table.faults], list(images.notices)
+    finder = _Finder(images)
+    rows: dict[str, Row] = {}
+    for row in table.rows:
+        record = finder.find(row.get("file") or "")
+        if record is None:
+            faults.append(
+                f"{table.at(row, 'file')}: no usable item of the data has this name. "
+                "Restore the file, or remove the row."
+            )
+        elif record.id not in rows:
+            rows[record.id] = row
+        elif rows[record.id].values == row.values:
+            notices.append(
+                f"{table.at(row, 'file')}: the same as row {rows[record.id].number}; counted once."
+            )
+        else:
+            faults.append(
+                f"{table.at(row, 'file')}: the same file as in row {rows[record.id].number}, with "
+                "another split, class or group. Remove one of the rows."
+            )
+    records = []
+    for record in images.records:
+        merged = _merged(record, table, rows.get(record.id), faults)
+        if merged is not None:
+            records.append(merged)
+    return replace(
+        images, records=tuple(records), faults=tuple(faults), notices=tuple(notices)
+    )
+
+
+def leaks(images: ImageSet) -> list[tuple[str, str]]:
+    """Groups that are in more than one split.
+
+    Returns:
+        For each the id of an item and a message; the group itself is named by its hash.
+    """
+    members: dict[str, list[Record]] = defaultdict(list)
+    for record in images.records:
+        if record.group is not None and record.split is not None:
+            members[record.group].append(record)
+    found = []
+    for group, records in sorted(members.items()):
+        counts = [(s, sum(r.split == s for r in records)) for s in SPLITS]
+        inside = [(split, count) for split, count in counts if count]
+        if len(inside) > 1:
+            places = " and ".join(
+                f"{split} ({count} image{'s' if count > 1 else ''}, such as "
+                f"{next(r.id for r in records if r.split == split)})"
+                for split, count in inside
+            )
+            message = (
+                f"Patient group {group_hash(group)[:8]} is in {places}. The result would be too "
+                "good. Remove it from one split in splits.csv, or let us split: --split group."
+            )
+            found.append((records[0].id, message))
+    return found
+
+
+def group_hash(group: str) -> str:
+    """A name for a group that does not tell the patient's: keyed SHA-256, 16 hexadecimal digits.
+
+    The same on every machine, so that runs and synthetic sets can be compared. It keeps names from
+    being read, not from being guessed by someone who can list them.
+    """
+    return hmac.new(b"tfgan_med group", group.encode(), hashlib.sha256).hexdigest()[:16]
+
+
+class _Finder:
+    """Items by path, and by name where that is unique."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.by_path: dict[str, Record] = {}
+        by_name: dict[str, list[Record]] = defaultdict(list)
+        for record in images.records:
+            path = record.main.path
+            self.by_path[path.relative_to(images.root).as_posix()] = record
+            for name in {path.name, path.stem}:
+                by_name[name].append(record)
+        self.by_name = {name: found[0] for name, found in by_name.items() if len(found) == 1}
+
+    def find(self, value: str) -> Record | None:
+        """The item that a table means by a path or a name."""
+        path = PurePosixPath(value.replace("\\", "/")).as_posix()
+        return self.by_path.get(path) or self.by_name.get(path)
+
+
+def _merged(
+    record: Record, table: Table, row: Row | None, faults: list[str]
+) -> Record | None:
+    """An item with the values of its row; None, with a message, if the two do not fit."""
+    if row is None:
+        faults.append(
+            f"{record.id}: not in {table.name}. Add a row for it, or remove the file."
+        )
+        return None
+    split, unknown = split_value(table, row)
+    if unknown:
+        faults.append(unknown)
+        return None
+    return replace(
+        record,
+        split=split or record.split,
+        label=row.get("class") or record.label,
+        group=row.get("group") or record.group,
+    )
+
+
+def _keep_given(images: ImageSet) -> ImageSet:
+    """Items with a split; the others become faults."""
+    faults = [
+        f"{record.id}: has no split while others have one. Give it one in splits.csv, or let us "
+        "split all: --split random."
+        for record in images.records
+        if record.split is None
+    ]
+    records = tuple(record for record in images.records if record.split is not None)
+    return replace(images, records=records, faults=(*images.faults, *faults))
+
+
+def _divide(records: Sequence[Record], config: DataConfig) -> list[Record]:
+    """Split whole groups: large ones first, each to where its classes lack most."""
+    groups: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[_group_key(record)].append(record)
+    order = sorted(groups, key=lambda key: (-len(groups[key]), _shuffle(config.split_seed, key)))
+    wanted = _wanted(records, config.fractions)
+    chosen: dict[str, Split] = {}
+    for key in order:
+        labels = [record.label for record in groups[key]]
+        split = max(SPLITS, key=lambda split: _need(wanted, split, labels))  # noqa: B023
+        chosen[key] = split
+        for label in (*labels, *[_ALL] * len(labels)):
+            wanted[split, label] -= 1
+    return [replace(record, split=chosen[_group_key(record)]) for record in records]
+
+
+_ALL = "\0all classes"
+"""Stands for all items together among the class names."""
+
+
+def _wanted(
+    records: Sequence[Record], fractions: tuple[float, float, float]
+) -> dict[tuple[Split, str | None], float]:
+    """How many items of each class, and of all, each split should still get."""
+    wanted: dict[tuple[Split, str | None], float] = defaultdict(float)
+    for split, fraction in zip(SPLITS, fractions, strict=True):
+        for record in records:
+            wanted[split, record.label] += fraction
+            wanted[split, _ALL] += fraction
+    return wanted
+
+
+def _need(
+    wanted: dict[tuple[Split, str | None], float], split: Split, labels: Sequence[str | None]
+) -> tuple[float, float, bool]:
+    """How much a split lacks items of these classes; then of any; on a tie test before val."""
+    own = sum(wanted[split, label] for label in labels) / len(labels)
+    return round(own, 6), round(wanted[split, _ALL], 6), split == "test"
+
+
+def _group_key(record: Record) -> str:
+    """What stays together: the group, or the item alone; the two cannot be confused."""
+    return f"item {record.id}" if record.group is None else f"group {record.group}"
+
+
+def _shuffle(seed: int, key: str) -> bytes:
+    """A fixed random order."""
+    return hashlib.sha256(f"{seed}/{key}".encode("utf-8", "surrogatepass")).digest()
+
+
+def _need_groups(images: ImageSet) -> None:
+    alone = sum(record.group is None for record in images.records)
+    if alone:
+        raise UserError(
+            f"split: group needs a group for every item, but {alone} of {len(images.records)} have "
+            "none. Add the column group to splits.csv, or use --set data.split=random."
+        )
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UserError(
+            f"fractions are {list(fractions)}; three shares that sum to 1 are expected. "
+            "Use --set data.fractions=[0.7, 0.15, 0.15]."
+        )

@@ -1,0 +1,447 @@
+"""Model, data and run folder brought together: the training loop, its stop and its continuation."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import tensorflow as tf
+
+from tfgan_med import config, files
+from tfgan_med.errors import TrainingError, UserError
+from tfgan_med.metrics.paired import HIGHER_IS_BETTER
+from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.training import model_card, run_folder, runtime, settings, translation
+from tfgan_med.training.callbacks import Budget, Events, Watch
+from tfgan_med.training.progress import Pace, Reporter, compact, duration
+from tfgan_med.training.run_folder import RunFolder
+from tfgan_med.training.settings import RunConfig, TrainConfig
+from tfgan_med.training.translation import TranslationTask
+
+CALIBRATION_IMAGES = 64
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The user or the system asked the run to stop; everything is saved.
+
+    Attributes:
+        exit_code: 130 after SIGINT, 143 after SIGTERM.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by signal {number} at step {step}")
+        self.exit_code = 128 + number
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run has to say.
+
+    Attributes:
+        run: its folder.
+        steps: optimizer steps done.
+        seconds: of training in this process.
+        scores: of the test split (or the split that was watched), by name.
+        baseline: the same scores of the mean training picture.
+        split, pairs: where and on how many pairs they were measured.
+        translated: folder of the translated test pictures, if there is a test split.
+    """
+
+    run: Path
+    steps: int
+    seconds: float
+    scores: dict[str, float]
+    baseline: dict[str, float]
+    split: str
+    pairs: int
+    translated: Path | None
+    warnings: list[str] = field(default_factory=list)
+
+
+def resume_settings(run: Path, changes: Sequence[str]) -> RunConfig:
+    """Settings of a run to go on with.
+
+    Raises:
+        UserError: if a change would make it another experiment, naming the keys.
+    """
+    old, new = settings.saved_settings(run), settings.saved_settings(run, changes)
+    refused = [key for key in config.differences(old, new) if key not in settings.RESUMABLE]
+    if refused:
+        raise UserError(
+            f"{', '.join(refused[:3])}: cannot change when a run is resumed, for it would be "
+            "another experiment. Resuming may change epochs, steps, intervals and devices; for "
+            f"the rest start a new run: tfgan-med train {old.system} --config "
+            f"{run / 'config.yaml'} --set {refused[0]}=..."
+        )
+    return new
+
+
+class Training:
+    """One run from its start, or from its newest checkpoint, to its end.
+
+    Args:
+        run_settings: resolved settings.
+        reporter: where progress is shown.
+    """
+
+    def __init__(self, run_settings: RunConfig, reporter: Reporter) -> None:
+        self.settings = run_settings
+        self.train: TrainConfig = run_settings.train
+        self.reporter = reporter
+        self.strategy = runtime.start(self.train)
+        self.task = TranslationTask(run_settings)
+        self.steps_per_epoch = self.task.data.steps_per_epoch(self.train.batch_size)
+        self.total = self.train.steps or self.train.epochs * self.steps_per_epoch
+        epochs = max(1, math.ceil(self.total / self.steps_per_epoch))
+        with self.strategy.scope():
+            self.model: GenerativeModel = self.task.build(Schedule(epochs, self.steps_per_epoch))
+        self.model.gradient_norm_interval = self.train.log_interval
+        self.pace = Pace(self.train.batch_size)
+        self.step = 0
+        self.best: dict[str, Any] | None = None
+        self.warnings: list[str] = []
+
+    # Before the first step ------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """One line: data, splits, networks, length."""
+        counts = ", ".join(f"{n} {split}" for split, n in self.task.data.counts.items())
+        parameters = ", ".join(
+            f"{name} {millions(network.count_params())}"
+            for name, network in self.model.networks.items()
+            if not name.startswith("ema_")
+        )
+        data = self.settings.data
+        return (
+            f"{data.path}: {counts} pictures at {data.image_size} px, {self.task.shapes.source.role}"
+            f" to {self.task.shapes.target.role}; {parameters}; {self.total} steps of "
+            f"{self.train.batch_size} on {', '.join(runtime.describe_devices())}"
+        )
+
+    def dry_run(self) -> dict[str, Any]:
+        """What a run would be: data, networks, memory, time of a step from two trial steps."""
+        step = self._compiled_step()
+        batches = self._batches(0)
+        step(next(batches))
+        begin = time.perf_counter()
+        for _ in range(2):
+            step(next(batches))
+        seconds = (time.perf_counter() - begin) / 2
+        weights = sum(math.prod(v.shape) * 4 for v in self.model.state().values())
+        return {
+            "system": self.settings.system,
+            "data": self.settings.data.path,
+            "splits": dict(self.task.data.counts),
+            "parameters": {n: int(w.count_params()) for n, w in self.model.networks.items()},
+            "steps": self.total,
+            "epochs": round(self.total / self.steps_per_epoch, 2),
+            "seconds_per_step": round(seconds, 4),
+            "estimated_training_time": duration(self.total * seconds),
+            "peak_memory_mb": round(runtime.peak_memory_mb() or 0),
+            "disk_mb": round((3 * weights + weights / 3) / 2**20),
+            "settings": self.settings.model_dump(mode="json"),
+        }
+
+    def start(self, runs_dir: Path) -> RunFolder:
+        """Make the run folder and write what is known before the first step."""
+        name = self.settings.name or f"{self.settings.system}-{_slug(self.settings.data.path)}"
+        folder = RunFolder.create(runs_dir, name)
+        files.write_text(folder.path / "config.yaml", settings_text(self.settings, folder))
+        folder.write_environment(
+            runtime.versions(), devices=runtime.describe_devices(), **run_folder.origin()
+        )
+        files.write_json(folder.path / "data.json", self.task.data.fingerprint())
+        translation.save_network(folder, self.task.shapes)
+        translation.save_sheet(folder.path / "samples" / "pairs.png", self.task.pairs_sheet())
+        return folder
+
+    def restore(self, folder: RunFolder) -> None:
+        """Continue from the newest whole checkpoint; the data must be what they were."""
+        self._check_same_data(folder)
+        checkpoint, warnings = folder.checkpoint("latest")
+        for warning in warnings:
+            self._warn(folder, warning)
+        with self.strategy.scope():
+            run_folder.restore(self.model.state(), checkpoint)
+        state = files.read_json(checkpoint / "state.json")
+        self.step, self.best = int(state["step"]), state.get("best")
+        folder.log(event="resumed", step=self.step, time=run_folder.now())
+
+    def _check_same_data(self, folder: RunFolder) -> None:
+        before = {i["id"]: i["sha256"] for i in files.read_json(folder.path / "data.json")["items"]}
+        after = {i["id"]: i["sha256"] for i in self.task.data.fingerprint()["items"]}
+        changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+        if changed:
+            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+            raise UserError(
+                f"{', '.join(changed[:3])}{more}: not what the run was started with. A resumed run "
+                "needs the same pictures. Restore them, or start a new run with --config "
+                f"{folder.path / 'config.yaml'}."
+            )
+
+    # The loop -------------------------------------------------------------------------------
+
+    def run(self, folder: RunFolder) -> Result:
+        """Train to the last step.
+
+        Raises:
+            Stopped: after SIGINT or SIGTERM, with everything saved.
+            TrainingError: if a loss is not finite, memory runs out or the disk is full.
+        """
+        self.events = Events(folder)
+        self.watch = Watch(self.task.data.counts["train"])
+        self.budget = Budget(self.train.eval_share)
+        self.begun = time.perf_counter()
+        code = 1
+        try:
+            self._loop(folder)
+            result = self._finish(folder)
+            code = 0
+            return result
+        except Stopped as stop:
+            code = stop.exit_code
+            raise
+        except tf.errors.ResourceExhaustedError as error:
+            raise TrainingError(self._out_of_memory(error)) from error
+        finally:
+            self.reporter.stop()
+            self.events.close()
+            folder.write_environment({}, ended=run_folder.now(), exit_code=code)
+
+    def _loop(self, folder: RunFolder) -> None:
+        if self.step == 0:
+            self._calibrate()
+            self._observe(folder)
+            self._save(folder)
+        step = self._compiled_step()
+        batches = self._batches(self.step)
+        self.reporter.start(self.total, self.step)
+        with stop_signals() as stop:
+            while self.step < self.total:
+                step(next(batches))
+                self.step += 1
+                self.pace.tick()
+                self.reporter.advance(self.step)
+                self._between_steps(folder, last=self.step == self.total or bool(stop))
+                if stop:
+                    translation.save_generator(folder, self.model)
+                    raise Stopped(stop[0], self.step)
+
+    def _between_steps(self, folder: RunFolder, last: bool) -> None:
+        """What is due after a step; everything after the last one."""
+        train = self.train
+        saving = last or self.step % train.checkpoint_interval == 0
+        observing = self.step % (train.eval_interval or train.sample_interval) == 0
+        sampling = last or self.step % train.sample_interval == 0
+        if self.step % train.log_interval == 0 or saving or observing:
+            self._log(folder)
+        if observing or sampling:
+            self.pace.pause()
+            improved = self._observe(folder, sample=sampling)
+            saving = saving or improved
+        if saving:
+            self.pace.pause()
+            self._save(folder)
+
+    def _compiled_step(self) -> Any:
+        """The distributed step as one graph."""
+        strategy, model = self.strategy, self.model
+
+        @tf.function(jit_compile=runtime.use_xla(self.train) or None)
+        def replica_step(batch: Any) -> Any:
+            return model.train_step(batch)
+
+        @tf.function
+        def step(batch: Any) -> None:
+            strategy.run(replica_step, args=(batch,))
+
+        return step
+
+    def _batches(self, start_step: int) -> Iterator[Any]:
+        data = self.task.data.train_batches(self.train.batch_size, self.train.seed, start_step)
+        if self.strategy.num_replicas_in_sync > 1:
+            return iter(self.strategy.experimental_distribute_dataset(data))
+        return iter(data)
+
+    def _calibrate(self) -> None:
+        """Show the model real batches before the first step, for losses that scale themselves."""
+        count = min(CALIBRATION_IMAGES, self.task.data.counts["train"])
+        source, target = self.task.fixed("train", count)
+        with self.strategy.scope():
+            self.model.calibrate([{"source": source, "target": target}])
+
+    # Between steps --------------------------------------------------------------------------
+
+    def _log(self, folder: RunFolder) -> None:
+        """Losses, rates, speed; stops the run if a loss is not finite."""
+        bad = self.model.bad_loss()
+        if bad:
+            raise TrainingError(self._not_finite(folder, *bad))
+        means = self.model.loss_means()
+        speed = {"images_per_second": self.pace.images_per_second}
+        memory = runtime.peak_memory_mb()
+        norms, rates = self.model.gradient_norms(), self.model.learning_rates()
+        self.events.scalars(self.step, means, "loss")
+        self.events.scalars(self.step, norms, "gradient_norm")
+        self.events.scalars(self.step, rates, "learning_rate")
+        self.events.scalars(self.step, speed, "speed")
+        folder.log(
+            step=self.step,
+            epoch=round(self.step / self.steps_per_epoch, 3),
+            losses=compact(means),
+            gradient_norms=compact(norms),
+            learning_rates=compact(rates),
+            memory_mb=round(memory) if memory else None,
+            **compact(speed),
+        )
+        self.reporter.figures(self.step, self.total, means, self.pace, memory)
+        self._warn(folder, self.watch.losses(means))
+
+    def _observe(self, folder: RunFolder, sample: bool = True) -> bool:
+        """Sample sheet and scores on held-out pairs; whether they are the best so far."""
+        if sample:
+            sheet = self.task.sample_sheet(self.model)
+            translation.save_sheet(folder.path / "samples" / f"{self.step:06d}.png", sheet)
+            self.events.picture(self.step, "samples", sheet)
+        if not self.budget.allows():
+            return False
+        begin = time.perf_counter()
+        scores, spread = self.task.scores(self.model, self.task.watched, self.train.eval_images)
+        seconds = time.perf_counter() - begin
+        self.budget.spend(seconds)
+        self.events.scalars(self.step, scores, self.task.watched)
+        folder.log(step=self.step, split=self.task.watched, scores=compact(scores))
+        if self.step:
+            self._warn(folder, self.watch.samples(spread["fake"], spread["target"]))
+        return self._is_best(scores)
+
+    def _is_best(self, scores: dict[str, float]) -> bool:
+        metric = self.train.eval_metric
+        value, sign = scores[metric], 1 if HIGHER_IS_BETTER[metric] else -1
+        if self.best and sign * value <= sign * self.best["value"]:
+            return False
+        self.best = {"step": self.step, "value": value, "metric": metric}
+        return True
+
+    def _save(self, folder: RunFolder) -> None:
+        bad = self.model.bad_loss()
+        if bad:
+            raise TrainingError(self._not_finite(folder, *bad))
+        state = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "best": self.best}
+        checkpoint = folder.save_checkpoint(self.model.state(), state)
+        if self.best and self.best["step"] == self.step:
+            folder.mark_best(checkpoint, self.best["value"], self.best["metric"])
+        folder.prune()
+        folder.log(event="saved", step=self.step, checkpoint=checkpoint.name)
+
+    def _finish(self, folder: RunFolder) -> Result:
+        """Export the generator, translate the test split, write the model card."""
+        seconds = time.perf_counter() - self.begun
+        translation.save_generator(folder, self.model)
+        split = "test" if self.task.data.counts["test"] else self.task.watched
+        pairs = min(self.task.data.counts[split], 256)
+        scores, _ = self.task.scores(self.model, split, pairs)
+        translated = self._translate_test(folder) if split == "test" else None
+        result = Result(
+            run=folder.path,
+            steps=self.step,
+            seconds=seconds,
+            scores=scores,
+            baseline=self.task.baseline(split, pairs),
+            split=split,
+            pairs=pairs,
+            translated=translated,
+            warnings=self.warnings,
+        )
+        folder.log(event="finished", step=self.step, split=split, scores=compact(scores))
+        model_card.write(folder, self.settings, self.task, result)
+        return result
+
+    def _translate_test(self, folder: RunFolder) -> Path:
+        """The test conditions translated, and the real pictures of the same size beside them."""
+        for name in ("translated", "reals"):
+            files.remove_folder(folder.path / name)  # of an earlier end of this run
+        out = folder.path / "translated" / "test"
+        translator = translation.Translator(folder.path)
+        items = translation.conditions(translator, None, "test")
+        translation.translate_folder(translator, items, out)
+        translation.write_reals(self.task, "test", folder.path / "reals" / "test")
+        return out
+
+    # Messages -------------------------------------------------------------------------------
+
+    def _warn(self, folder: RunFolder, text: str | None) -> None:
+        if text:
+            self.warnings.append(text)
+            folder.log(event="warning", step=self.step, text=text)
+            self.reporter.warn(text)
+
+    def _not_finite(self, folder: RunFolder, name: str, step: int) -> str:
+        folder.log(event="nan", step=step, loss=name)
+        rates = ", ".join(f"{rate:g}" for rate in set(self.model.learning_rates().values()))
+        try:
+            kept = f"Stopped; checkpoint {folder.checkpoint('latest')[0].name} is intact."
+        except TrainingError:
+            kept = "Stopped before the first checkpoint."
+        return (
+            f"Loss {name} became NaN or infinite at step {step}. {kept} Often: learning rate too "
+            f"high ({rates}), or float16 where a value is too large. Start a new run with a lower "
+            f"rate, `--config {folder.path / 'config.yaml'} --set model.learning_rate=...`, or with "
+            "--precision float32."
+        )
+
+    def _out_of_memory(self, error: Exception) -> str:
+        train, size = self.train, self.settings.data.image_size
+        return (
+            f"Out of memory at step {self.step + 1} ({str(error).splitlines()[0][:120]}). Try in "
+            f"this order: --set train.batch_size={max(1, train.batch_size // 2)}, --precision "
+            f"mixed_float16 (on a GPU), --set data.image_size={size // 2}."
+        )
+
+
+def settings_text(run_settings: RunConfig, folder: RunFolder) -> str:
+    """`config.yaml`: paths are relative to the run folder, so that it moves with its data."""
+    return config.as_yaml(run_settings, commented=True, relative_to=folder.path)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that receives SIGINT or SIGTERM, so that the step under way ends first.
+
+    A second signal stops at once, as without this.
+    """
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def millions(count: int) -> str:
+    """12345678 as `12.3 M`."""
+    return f"{count / 1e6:.1f} M"
+
+
+def _slug(path: str) -> str:
+    """A short name for the run folder from a data path."""
+    last = path.partition("?")[0].removeprefix("builtin:").rstrip("/").split("/")[-1]
+    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in last.lower()).strip("-")
+    return kept[:40] or "data"
