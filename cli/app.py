@@ -63,25 +63,24 @@ def main() -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        if debug or package == "tfgan_med":
-            raise
-        typer.echo(
-            f"Error: the package {package} is not installed, and this command needs it. Run "
-            '`tfgan-med doctor`, or install everything: python -m pip install -e ".[dev]"',
-            err=True,
-        )
-        sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
-        typer.echo(
-            f"Error: {type(error).__name__}: {error}. This is not a known mistake of yours; "
-            "run the command again with --debug and report what it prints.",
-            err=True,
-        )
+        typer.echo(f"Error: {_explain(error)}", err=True)
         sys.exit(1)
+
+
+def _explain(error: Exception) -> str:
+    missing = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if missing and missing != "tfgan_med":
+        return (
+            f"this command needs the package {missing}, which is not installed. "
+            "`tfgan-med doctor` lists what is missing and how to install it."
+        )
+    return (
+        f"{type(error).__name__}: {error}. This is not a known mistake of yours; "
+        "run the command again with --debug and report what it prints."
+    )

@@ -62,9 +62,9 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
         yield from pool.map(work, items)
 
 
-def in_memory(layouts: Mapping[str, Layout], fill: Callable[[Mapping[str, Array]], None]) -> dict[
-    str, Array
-]:
+def in_memory(
+    layouts: Mapping[str, Layout], fill: Callable[[Mapping[str, Array]], None]
+) -> dict[str, Array]:
     """Make arrays in memory and let `fill` write into them."""
     made = {name: np.empty(layout.shape, layout.dtype) for name, layout in layouts.items()}
     fill(made)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from tfgan_med.data.builtin import Sample
+
+Mask = npt.NDArray[np.bool_]
 
 STRIDE = 16  # pixels between neighbouring crops; crops of one region overlap
 
@@ -49,9 +53,7 @@ def samples(size: int) -> Iterator[Sample]:
 
     The same as two masks is in `masks-stain` and `masks-nuclei`.
     """
-    from skimage import data
-
-    micrograph = data.immunohistochemistry()
+    micrograph = _skimage().data.immunohistochemistry()
     stain, nuclei = stains(micrograph)
     labels = np.where(nuclei, 2, stain).astype(np.uint8)
     for region in REGIONS:
@@ -77,7 +79,7 @@ def samples(size: int) -> Iterator[Sample]:
             )
 
 
-def stains(micrograph: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def stains(micrograph: npt.NDArray[np.uint8]) -> tuple[Mask, Mask]:
     """Where the antibody is, holes of nuclei filled, and where nuclei are.
 
     Colour deconvolution after Ruifrok & Johnston, Anal. Quant. Cytol. Histol. 23 (2001), smoothed
@@ -89,8 +91,7 @@ def stains(micrograph: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.bool_], np
     Returns:
         Two masks `(height, width)`.
     """
-    from skimage import color, filters, morphology
-
+    color, filters, morphology = _skimage().color, _skimage().filters, _skimage().morphology
     deconvolved = color.rgb2hed(micrograph)
     haematoxylin = filters.gaussian(deconvolved[..., 0], 1.0)
     dab = filters.gaussian(deconvolved[..., 2], 1.0)
@@ -98,7 +99,7 @@ def stains(micrograph: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.bool_], np
 
     stain = _cleaned(dab > filters.threshold_otsu(dab), specks=100, holes=20)
     stain = morphology.closing(stain, morphology.disk(4))
-    stain = morphology.remove_small_holes(stain, max_size=800)
+    stain = ~_without_small(~stain, 800)
 
     share = haematoxylin / (haematoxylin + 0.25 * dab)
     inside = (share > filters.threshold_local(share, 61, offset=-0.02)) & (
@@ -110,11 +111,24 @@ def stains(micrograph: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.bool_], np
     return stain, _cleaned(np.where(stain, inside, outside), specks=30, holes=30)
 
 
-def _cleaned(mask: npt.NDArray[np.bool_], specks: int, holes: int) -> npt.NDArray[np.bool_]:
-    """Without thin bridges, specks and holes of at most so many pixels."""
-    from skimage import morphology
+def _skimage() -> Any:
+    """scikit-image, whose functions are only partly typed."""
+    import skimage
 
-    opened = morphology.opening(mask, morphology.disk(1))
-    opened = morphology.remove_small_objects(opened, max_size=specks)
-    cleaned: npt.NDArray[np.bool_] = morphology.remove_small_holes(opened, max_size=holes)
-    return cleaned
+    return skimage
+
+
+def _cleaned(mask: Mask, specks: int, holes: int) -> Mask:
+    """Without thin bridges, and without specks and holes of at most so many pixels."""
+    cross = ndimage.generate_binary_structure(2, 1)
+    opened = ndimage.binary_opening(np.pad(mask, 1, mode="edge"), cross)[1:-1, 1:-1]
+    return ~_without_small(~_without_small(opened, specks), holes)
+
+
+def _without_small(mask: Mask, pixels: int) -> Mask:
+    """Drop connected parts of at most so many pixels."""
+    parts, _ = ndimage.label(mask)
+    large = np.bincount(parts.ravel()) > pixels
+    large[0] = False
+    kept: Mask = large[parts]
+    return kept

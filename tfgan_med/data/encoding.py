@@ -133,7 +133,7 @@ def picture(values: Any, encoding: Encoding) -> Array:
     if encoding.kind == "mask":
         return np.where(values > 0, 255, 0).astype(np.uint8)
     if encoding.kind == "labels":
-        return values.argmax(axis=-1)[..., None].astype(encoding.stored_dtype)
+        return np.asarray(values.argmax(axis=-1)[..., None], encoding.stored_dtype)
     return images.to_pixels(values, encoding.window, encoding.dtype)
 
 
@@ -150,10 +150,10 @@ def _with_channels(tiles: Array, channels: int) -> Array:
         return tiles
     if channels == 3:
         return np.repeat(tiles, 3, axis=-1)
-    luma = tiles.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-    return (np.rint(luma) if np.issubdtype(tiles.dtype, np.integer) else luma).astype(tiles.dtype)[
-        ..., None
-    ]
+    luma = tiles.astype(np.float64) @ np.array([[0.299], [0.587], [0.114]])
+    return np.asarray(
+        np.rint(luma) if np.issubdtype(tiles.dtype, np.integer) else luma, tiles.dtype
+    )
 
 
 def _check_binary(values: Array, part: Part) -> None:
@@ -163,7 +163,7 @@ def _check_binary(values: Array, part: Part) -> None:
         some = ", ".join(str(value) for value in found[:3])
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         raise DataError(
-            f"{part.path.parent.name}/{part.path.name}: the mask has the values {some}{more}. "
+            f"{decode.short_name(part.path)}: the mask has the values {some}{more}. "
             "A binary mask has 0 and one other value. Save masks as PNG (JPEG blurs them); put "
             "class indices into `labels/` and numbered objects into `instances/`."
         )

@@ -98,7 +98,7 @@ def unfit(tiles: Array, placement: Placement, nearest: bool) -> Array:
         `(height, width, channels)` of the original picture; the type is kept.
     """
     if placement.policy == "crop":
-        return tiles[0]
+        return np.asarray(tiles[0])
     stitched = _stitch(tiles, placement, nearest)
     return resize(stitched, (placement.height, placement.width), nearest)
 
@@ -109,14 +109,14 @@ def resize(picture: Array, size: tuple[int, int], nearest: bool) -> Array:
         return picture
     if nearest:
         rows, columns = (_nearest(old, new) for old, new in zip(picture.shape, size, strict=False))
-        return picture[rows[:, None], columns[None, :]]
+        return np.asarray(picture[rows[:, None], columns[None, :]])
     if picture.dtype == np.uint8 and picture.shape[2] == 3:
         return np.asarray(Image.fromarray(picture).resize(size[::-1], Image.Resampling.BILINEAR))
     return np.stack([_resize_plane(plane, size) for plane in np.moveaxis(picture, 2, 0)], axis=2)
 
 
 def _resize_plane(plane: Array, size: tuple[int, int]) -> Array:
-    """One channel; Pillow resizes 8-bit and float planes with antialiasing, 16 bit goes by float."""
+    """One channel; Pillow antialiases 8-bit and float planes, so 16 bit goes by float."""
     values = plane if plane.dtype == np.uint8 else plane.astype(np.float32)
     image = Image.fromarray(np.ascontiguousarray(values))
     resized = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))

@@ -144,7 +144,7 @@ class PairedData:
         """At most `count` items spread evenly over a split, always the same ones."""
         table = self._table(split, self.image_size)
         count = min(count, len(table))
-        rows = np.linspace(0, len(table) - 1, count).round().astype(int) if count else []
+        rows = np.linspace(0, max(0, len(table) - 1), count).round().astype(np.intp)
         source, target = (
             tf.constant(encoding.load(table.arrays[side][rows], self._encoding(side)))
             for side in SIDES
@@ -160,7 +160,7 @@ class PairedData:
         """
         classes = sorted({record.label for record in self._records if record.label is not None})
         content = {
-            "layout_roles": {side: self._encoding(side).role for side in SIDES},
+            "roles": {side: self._encoding(side).role for side in SIDES},
             "source": self.source.model_dump(mode="json"),
             "target": self.target.model_dump(mode="json"),
             "window": list(self.window),
@@ -210,8 +210,6 @@ class PairedData:
             .prefetch(tf.data.AUTOTUNE)
         )
 
-    # -- decoded pictures ---------------------------------------------------------------------
-
     def _table(self, split: Split, size: int | None = None) -> Table:
         """Decoded pictures of a split; by default at the size of its own use."""
         size = size or (self.load_size if split == "train" else self.image_size)
@@ -223,7 +221,9 @@ class PairedData:
         """Decode each split at the size of its own use; all in memory or all in files."""
         sizes = {split: self.load_size if split == "train" else self.image_size for split in SPLITS}
         needed = sum(
-            layout.bytes for split in SPLITS for layout in self._layouts(split, sizes[split]).values()
+            layout.bytes
+            for split in SPLITS
+            for layout in self._layouts(split, sizes[split]).values()
         )
         room = self._room() if needed <= self._room() else 0
         for split in SPLITS:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfgan_med.data import arrays, encoding
+from tfgan_med.data import arrays, decode, encoding
 from tfgan_med.data.encoding import Encoding
 from tfgan_med.data.records import DataConfig, ImageSet, Record
 from tfgan_med.errors import DataError, UserError
@@ -31,6 +31,7 @@ class Look:
         channels, dtypes: of the picture of each role.
         top: largest value of each role.
         values: sample of the values of each role, of pictures that need a value window.
+        windows: the value window that a DICOM header asks for, by role.
     """
 
     size: tuple[int, int]
@@ -38,6 +39,7 @@ class Look:
     dtypes: Mapping[str, str]
     top: Mapping[str, float]
     values: Mapping[str, Array]
+    windows: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def survey(
             return str(error)
         for role, picture in pictures.items():
             keep(record, role, picture)
-        return _summary(pictures, per_picture if record.id in train else 0)
+        return _summary(record, pictures, per_picture if record.id in train else 0)
 
     looks: dict[str, Look] = {}
     left_out: dict[str, str] = {}
@@ -168,19 +170,21 @@ def _check_sizes(record: Record, pictures: Mapping[str, Array]) -> None:
             )
 
 
-def _summary(pictures: Mapping[str, Array], samples: int) -> Look:
+def _summary(record: Record, pictures: Mapping[str, Array], samples: int) -> Look:
     """Keep of an item what the set's encodings depend on."""
     values = {
         role: picture.ravel()[:: max(1, -(-picture.size // samples))]
         for role, picture in pictures.items()
         if samples and picture.dtype != np.uint8
     }
+    asked = {role: decode.default_window(record.parts[role]) for role in values}
     return Look(
         next(iter(pictures.values())).shape[:2],
         {role: picture.shape[2] for role, picture in pictures.items()},
         {role: str(picture.dtype) for role, picture in pictures.items()},
         {role: float(picture.max()) for role, picture in pictures.items()},
         {role: np.array(sample) for role, sample in values.items()},
+        {role: window for role, window in asked.items() if window is not None},
     )
 
 
@@ -211,8 +215,8 @@ def _channels(role: str, looks: Mapping[str, Look], config: DataConfig) -> int:
         return found.pop()
     gray = [name for name, look in looks.items() if look.channels[role] == 1]
     raise DataError(
-        f"{gray[0]}: grey, while others are in colour ({len(gray)} of {len(looks)} are grey). A set "
-        "must be one or the other. Say which with data.mode=rgb or data.mode=gray."
+        f"{gray[0]}: grey, while others are in colour ({len(gray)} of {len(looks)} are grey). "
+        "A set must be one or the other. Say which with data.mode=rgb or data.mode=gray."
     )
 
 
@@ -231,9 +235,12 @@ def _one_dtype(role: str, looks: Mapping[str, Look], config: DataConfig) -> str:
 
 
 def _window(role: str, training: Sequence[Look], dtype: str) -> tuple[float, float]:
-    """0..255 for 8 bit, else the 0.1 and 99.9 percentile of the training split."""
+    """0..255 for 8 bit; what all DICOM headers agree on; else percentiles of the training split."""
     if dtype == "uint8":
         return EIGHT_BIT
+    asked = {look.windows.get(role) for look in training}
+    if len(asked) == 1 and (window := asked.pop()) is not None:
+        return window
     values = np.concatenate([look.values[role] for look in training])
     low, high = (float(value) for value in np.percentile(values, (0.1, 99.9)))
     return (low, high) if high > low else (low, low + 1.0)
@@ -247,7 +254,8 @@ def _num_classes(
         if look.top[role] >= count:
             raise DataError(
                 f"{name}: class {int(look.top[role])} in {role}, but there are {count} classes "
-                f"(0 to {count - 1})" + (", as data.classes says" if config.classes else
-                " in the training split") + ". Correct the file or set data.classes."
+                f"(0 to {count - 1})"
+                + (", as data.classes says" if config.classes else " in the training split")
+                + ". Correct the file or set data.classes."
             )
     return count

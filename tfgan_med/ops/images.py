@@ -20,7 +20,7 @@ EIGHT_BIT: Window = (0.0, 255.0)
 def to_uint8(images: Any) -> npt.NDArray[np.uint8]:
     """`round(127.5 (x + 1))`, clipped: [-1, 1] of any shape to 0..255."""
     values = np.asarray(images, np.float32)
-    return np.clip(np.rint(127.5 * (values + 1.0)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(127.5 * (values + 1.0)), 0, 255), np.uint8)
 
 
 def from_uint8(pixels: Any) -> npt.NDArray[np.float32]:
@@ -64,7 +64,7 @@ def as_rgb(tensor: Any, kind: Kind) -> npt.NDArray[np.uint8]:
     """
     values = np.asarray(tensor)
     if kind == "labels":
-        return _colors(values.shape[-1])[values.argmax(axis=-1)]
+        return np.asarray(_colors(values.shape[-1])[values.argmax(axis=-1)], np.uint8)
     if values.shape[-1] not in (1, 3):
         raise ValueError(
             f"Pictures have one or three channels: received shape {values.shape} as '{kind}'. "
@@ -98,4 +98,4 @@ def _colors(count: int) -> npt.NDArray[np.uint8]:
     """One colour per class, `(count, 3)`: black, then hues a golden section apart."""
     hues = [(0.02 + 0.618034 * index) % 1.0 for index in range(count - 1)]
     colors = [colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues]
-    return np.rint(255 * np.array([(0.0, 0.0, 0.0), *colors])).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.array([(0.0, 0.0, 0.0), *colors])), np.uint8)
