@@ -66,7 +66,9 @@ def items_of(batches: list[dict[str, Array]]) -> list[int]:
 
 def equal(a: list[dict[str, Array]], b: list[dict[str, Array]]) -> bool:
     return all(
-        (x[side] == y[side]).all() for x, y in zip(a, b, strict=True) for side in ("source", "target")
+        (x[side] == y[side]).all()
+        for x, y in zip(a, b, strict=True)
+        for side in ("source", "target")
     )
 
 
@@ -217,10 +219,13 @@ def test_a_file_of_pictures_is_reused_until_a_picture_is_replaced(
     before = taken(prepare(images, cache_mb=0), 2)
 
     decoded: list[Part] = []
-    read = encoding.read
-    monkeypatch.setattr(
-        encoding, "read", lambda part, *rest: (decoded.append(part), read(part, *rest))[1]
-    )
+    real = encoding.read
+
+    def read(part: Part, role: str, max_pixels: int) -> Array:
+        decoded.append(part)
+        return real(part, role, max_pixels)
+
+    monkeypatch.setattr(encoding, "read", read)
     assert equal(before, taken(prepare(images, cache_mb=0), 2))
     assert not decoded
 

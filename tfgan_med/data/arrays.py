@@ -20,6 +20,9 @@ from tfgan_med.errors import DataError
 Array = npt.NDArray[Any]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Fill = Callable[[Mapping[str, Array]], None]
+Reader = Callable[[Tensor], Tensor]
+"""TensorFlow function from the number of a row to its picture `(height, width, channels)`."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,15 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
         yield from pool.map(work, items)
 
 
-def in_memory(
-    layouts: Mapping[str, Layout], fill: Callable[[Mapping[str, Array]], None]
-) -> dict[str, Array]:
-    """Make arrays in memory and let `fill` write into them."""
+def in_memory(layouts: Mapping[str, Layout], fill: Fill) -> dict[str, Reader]:
+    """Make arrays in memory, let `fill` write into them, and give a reader of each."""
     made = {name: np.empty(layout.shape, layout.dtype) for name, layout in layouts.items()}
     fill(made)
-    return made
+    return {name: _reader_of_memory(made.pop(name)) for name in layouts}  # one copy at a time
 
 
-def in_file(
-    folder: Path, layouts: Mapping[str, Layout], fill: Callable[[Mapping[str, Array]], None]
-) -> dict[str, Array]:
-    """The same as files `<name>.npy` of a cache folder, mapped into memory, made once.
+def in_file(folder: Path, layouts: Mapping[str, Layout], fill: Fill) -> dict[str, Reader]:
+    """The same with files `<name>.npy` of a cache folder, mapped into memory, made once.
 
     Args:
         folder: named after everything that the content depends on; if it exists it is used.
@@ -95,17 +94,26 @@ def in_file(
                 f"written ({error.strerror}). Free space, name another folder with "
                 "TFGAN_MED_CACHE, or allow more memory with data.cache_mb."
             ) from error
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in layouts}
+    return {
+        name: _reader_of_file(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in layouts
+    }
 
 
-def reader(array: Array) -> Callable[[Tensor], Tensor]:
-    """A TensorFlow function from an index to that picture, `(height, width, channels)`."""
+def _reader_of_memory(array: Array) -> Reader:
     import tensorflow as tf
 
-    if not isinstance(array, np.memmap):
-        with tf.device("CPU:0"):  # never on an accelerator, whatever the size
-            pictures = tf.constant(array)
-        return lambda index: tf.gather(pictures, index)
+    with tf.device("CPU:0"):  # never on an accelerator, whatever the size
+        pictures = tf.constant(array)
+
+    def read(index: Tensor) -> Tensor:
+        with tf.device("CPU:0"):
+            return tf.gather(pictures, index)
+
+    return read
+
+
+def _reader_of_file(array: Array) -> Reader:
+    import tensorflow as tf
 
     def read(index: Tensor) -> Tensor:
         picture = tf.numpy_function(lambda i: np.array(array[i]), [index], array.dtype)
@@ -114,9 +122,7 @@ def reader(array: Array) -> Callable[[Tensor], Tensor]:
     return read
 
 
-def _write(
-    folder: Path, layouts: Mapping[str, Layout], fill: Callable[[Mapping[str, Array]], None]
-) -> None:
+def _write(folder: Path, layouts: Mapping[str, Layout], fill: Fill) -> None:
     """Fill new files beside the folder, then give it its name."""
     with files.new_folder(folder) as temporary:
         made = {

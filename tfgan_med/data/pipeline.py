@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfgan_med import files
 from tfgan_med.batches import PairedBatch
 from tfgan_med.data import arrays, encoding, fitting
-from tfgan_med.data.arrays import Layout, Shelf
+from tfgan_med.data.arrays import Layout, Reader, Shelf
 from tfgan_med.data.encoding import Encoding as Encoding
 from tfgan_med.data.jitter import Jitter, item_at
 from tfgan_med.data.records import SPLITS, DataConfig, ImageSet, Record, Split
@@ -43,11 +43,13 @@ class Table:
 
     Attributes:
         names: of the rows: the item's id, with `#2` and so on for the further tiles of an item.
-        arrays: by side, `(rows, size, size, stored channels)`.
+        readers: by side, from a row to its picture `(size, size, stored channels)`.
+        memory: bytes that the pictures take; 0 if they are in a file.
     """
 
     names: tuple[str, ...]
-    arrays: Mapping[Side, Array]
+    readers: Mapping[Side, Reader]
+    memory: int
 
     def __len__(self) -> int:
         return len(self.names)
@@ -108,7 +110,7 @@ class PairedData:
             Elements are `PairedBatch`.
         """
         table = self._table("train")
-        readers = [arrays.reader(table.arrays[side]) for side in SIDES]
+        readers = [table.readers[side] for side in SIDES]
         config = self._config
         jitter = Jitter(self.image_size, config.flip, config.flip_vertical, config.rotate90)
 
@@ -132,7 +134,7 @@ class PairedData:
         """
         table = self._table(split, self.image_size)
         count = len(table) if limit is None else min(limit, len(table))
-        readers = [arrays.reader(table.arrays[side]) for side in SIDES]
+        readers = [table.readers[side] for side in SIDES]
         items = tf.data.Dataset.range(count).map(
             lambda index: tuple(read(index) for read in readers),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -143,13 +145,14 @@ class PairedData:
     def fixed_batch(self, split: Split, count: int) -> PairedBatch:
         """At most `count` items spread evenly over a split, always the same ones."""
         table = self._table(split, self.image_size)
-        count = min(count, len(table))
-        rows = np.linspace(0, max(0, len(table) - 1), count).round().astype(np.intp)
-        source, target = (
-            tf.constant(encoding.load(table.arrays[side][rows], self._encoding(side)))
-            for side in SIDES
-        )
-        return {"source": source, "target": target}
+        if not len(table):
+            raise ValueError(f"The {split} split is empty: there is no batch to take from it.")
+        rows = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(np.int64)
+        stored = {side: tf.stack([table.readers[side](row) for row in rows]) for side in SIDES}
+        return {
+            "source": encoding.load_tensor(stored["source"], self.source),
+            "target": encoding.load_tensor(stored["target"], self.target),
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         """What the run saw, for `data.json`; names items, never groups.
@@ -231,12 +234,7 @@ class PairedData:
 
     def _room(self) -> int:
         """Bytes of the budget that are left."""
-        used = sum(
-            array.nbytes
-            for table in self._tables.values()
-            for array in table.arrays.values()
-            if not isinstance(array, np.memmap)
-        )
+        used = sum(table.memory for table in self._tables.values())
         return self._config.cache_mb * 2**20 - used
 
     def _layouts(self, split: Split, size: int) -> dict[str, Layout]:
@@ -271,17 +269,19 @@ class PairedData:
                 pass
 
         layouts = self._layouts(split, size)
-        if sum(layout.bytes for layout in layouts.values()) <= room:
-            made = arrays.in_memory(layouts, fill)
+        memory = sum(layout.bytes for layout in layouts.values())
+        if memory <= room:
+            readers = arrays.in_memory(layouts, fill)
         else:
+            memory = 0
             folder = files.cache_dir() / "arrays" / f"{self._key}-{split}-{size}"
-            made = arrays.in_file(folder, layouts, fill)
+            readers = arrays.in_file(folder, layouts, fill)
         names = (
             record.id if tile == 0 else f"{record.id}#{tile + 1}"
             for record, count in zip(records, counts, strict=True)
             for tile in range(count)
         )
-        return Table(tuple(names), {side: made[side] for side in SIDES})
+        return Table(tuple(names), {side: readers[side] for side in SIDES}, memory)
 
     def _read(self, record: Record, side: Side, size: int, shelf: Shelf) -> Array:
         """The stored tiles of one picture."""
@@ -310,7 +310,7 @@ def prepare_pairs(images: ImageSet, config: DataConfig) -> PairedData:
     if any(record.split is None for record in images.records):
         raise ValueError("The records have no split yet: call `splits.assign` first.")
     key = _content_key(images.records, roles, config)
-    shelf = Shelf(config.cache_mb * 2**20)
+    shelf = Shelf(config.cache_mb * 2**19)  # half, for the arrays need room beside it
     found = _cached_survey(key)
     if found is None:
         found = survey(

@@ -6,11 +6,13 @@ step does in `train_step`; precision, loss scaling and devices are the business 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgan_med.batches import Tensor
@@ -187,6 +189,22 @@ class GenerativeModel(keras.Model):
                 old.assign(old.value + (new.value - old.value) * (1.0 - decay))
             else:
                 old.assign(new.value)
+
+    @contextlib.contextmanager
+    def undisturbed(self, network: keras.Model, seed: int) -> Iterator[None]:
+        """Use a network in training mode without leaving a trace: dropout draws from `seed`, and
+        statistics and seeds are put back, so that looking at samples changes no run."""
+        trained = {id(v) for v in network.trainable_weights}
+        kept = [(v, v.numpy()) for v in network.variables if id(v) not in trained]
+        seeds = [v for v, _ in kept if "seed_generator_state" in v.path]
+        draw = np.random.default_rng([self.seed, seed])
+        for variable in seeds:
+            variable.assign(draw.integers(0, 2**31, size=tuple(variable.shape)))
+        try:
+            yield
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
 
     def state(self) -> dict[str, keras.Variable]:
         """Every variable a resumed run needs, named by owner and position within it.

@@ -226,19 +226,24 @@ class Pix2Pix(GenerativeModel):
             terms["perceptual"] = (1.0, self.perceptual(target, fake))
         return terms
 
-    def translate(self, images: Tensor, stochastic: bool = False) -> Tensor:
+    def translate(self, images: Tensor, stochastic: bool = False, seed: int = 0) -> Tensor:
         """Translated pictures, float32 in [-1, 1].
 
         Args:
             images: `(batch, size, size, source channels)`, as in training.
             stochastic: keep dropout on, the paper's only source of variety.
+            seed: of the dropout.
         """
+        generator = self.average("generator")
         if self.config.norm == "batch":
             # Moving statistics give washed-out or black pictures (PyTorch issues 285, 1329):
             # batch statistics of one picture, as the paper. Dropout comes with them.
-            pictures = [self.average("generator")(i[None], training=True) for i in images]
-            return tf.concat(pictures, axis=0)
-        return self.average("generator")(images, training=stochastic)
+            with self.undisturbed(generator, seed):
+                return tf.concat([generator(i[None], training=True) for i in images], axis=0)
+        if not stochastic:
+            return generator(images, training=False)
+        with self.undisturbed(generator, seed):
+            return generator(images, training=True)
 
 
 def mean_score(logits: list[Tensor]) -> Tensor:

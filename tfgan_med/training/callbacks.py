@@ -9,7 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgan_med.models.base import GenerativeModel
 from tfgan_med.training.run_folder import RunFolder
 
 
@@ -41,6 +40,9 @@ class Events:
         self._writer.close()
 
 
+COLLAPSE_PATIENCE = 3  # sample sheets; the first ones of a run are alike
+
+
 class Watch:
     """Says in words when training goes the ways it usually goes wrong.
 
@@ -54,6 +56,7 @@ class Watch:
     def __init__(self, images: int, patience: int = 20) -> None:
         self.images = images
         self._separated: deque[bool] = deque(maxlen=patience)
+        self._collapsed: deque[bool] = deque(maxlen=COLLAPSE_PATIENCE)
         self._said: set[str] = set()
 
     def losses(self, means: Mapping[str, float]) -> str | None:
@@ -73,18 +76,19 @@ class Watch:
         )
 
     def samples(self, variety_fake: float, variety_target: float) -> str | None:
-        """A warning if different inputs give nearly the same picture.
+        """A warning if different inputs give nearly the same picture three times in a row.
 
         Args:
             variety_fake, variety_target: mean over pixels of the standard deviation over pictures.
         """
-        if variety_target <= 0 or variety_fake / variety_target > self.COLLAPSED:
+        self._collapsed.append(variety_fake < self.COLLAPSED * variety_target)
+        if len(self._collapsed) < COLLAPSE_PATIENCE or not all(self._collapsed):
             return None
         return self._once(
             "collapsed",
             "The samples hardly differ although their inputs do: the generator ignores its input. "
-            "Early in a run this passes; if it stays, check the pairs in samples/pairs.png, then "
-            "try a lower learning rate, `--set model.learning_rate=1e-4`.",
+            "Check the pairs in samples/pairs.png; if they are right, try a lower learning rate in "
+            "a new run, `--set model.learning_rate=1e-4`.",
         )
 
     def _once(self, symptom: str, text: str) -> str | None:
@@ -116,8 +120,3 @@ class Budget:
         """Count an evaluation."""
         self._spent += seconds
         self._last = seconds
-
-
-def scalars_of(model: GenerativeModel) -> dict[str, dict[str, float]]:
-    """Curves beside the losses, by group."""
-    return {"gradient_norm": model.gradient_norms(), "learning_rate": model.learning_rates()}

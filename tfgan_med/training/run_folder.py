@@ -176,17 +176,20 @@ class RunFolder:
                     files.write_json(folder / "state.json", state)
                     write_manifest(folder)
             self._point("latest.json", target)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as either
             raise self._save_error(step, error) from error
         return target
 
-    def _save_error(self, step: int, error: OSError) -> TrainingError:
+    def _save_error(self, step: int, error: Exception) -> TrainingError:
         last = self._pointed("latest.json")
         kept = f"The last good checkpoint is {last.name}." if last else "There is none before it."
         free = shutil.disk_usage(self.path).free // 2**20
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "errno = 28" in str(error):
+        full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if getattr(error, "errno", None) in full or any(
+            f"errno = {e}," in str(error) for e in full
+        ):
             what = (
-                f"Disk full while saving step-{step:06d} ({free} MB free, or a quota is reached)."
+                f"Disk full while saving step-{step:06d} ({free} MB free, or a limit is reached)."
             )
         else:
             what = f"step-{step:06d} could not be saved ({error})."

@@ -79,21 +79,19 @@ class TranslationTask:
         return self._fixed[key]
 
     def pairs_sheet(self) -> Array:
-        """The first training pairs, source beside target: is the direction right?"""
-        source, target = self.fixed("train", 4)
-        return self._sheet(source, target)
+        """Training pairs, source beside target: is the direction right?"""
+        return self._sheet(*self.fixed("train", 8))
 
-    def sample_sheet(self, model: GenerativeModel, count: int = 6) -> Array:
-        """Rows of fixed pairs: source, target, translated."""
-        source, target = self.fixed(self.watched, count)
+    def sample_sheet(self, model: GenerativeModel) -> Array:
+        """Fixed pairs: source, target, translated; two pairs in a row."""
+        source, target = self.fixed(self.watched, 8)
         return self._sheet(source, target, translate(model, source))
 
     def _sheet(self, source: Array, *pictures: Array) -> Array:
         columns = [images.as_rgb(source, self.shapes.source.kind)]
         columns += [images.as_rgb(picture, self.shapes.target.kind) for picture in pictures]
-        return images.grid(
-            np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:]), len(columns)
-        )
+        cells = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
+        return images.grid(cells, 2 * len(columns))
 
     def scores(
         self, model: GenerativeModel, split: Split, count: int
@@ -130,7 +128,11 @@ def build_model(
 
 
 def translate(
-    model: GenerativeModel, source: Array, batch_size: int = 16, stochastic: bool = False
+    model: GenerativeModel,
+    source: Array,
+    batch_size: int = 16,
+    stochastic: bool = False,
+    seed: int = 0,
 ) -> Array:
     """Translate arrays in batches.
 
@@ -141,7 +143,7 @@ def translate(
     """
     starts = range(0, len(source), batch_size)
     parts = [
-        np.asarray(model.translate(source[start : start + batch_size], stochastic=stochastic))
+        np.asarray(model.translate(source[start : start + batch_size], stochastic, seed + start))
         for start in starts
     ]
     return np.concatenate(parts)
@@ -220,7 +222,7 @@ class Translator:
         self.model.networks["generator"].set_weights(list(arrays))
 
     def translate_part(
-        self, part: Part, role: str, stochastic: bool = False
+        self, part: Part, role: str, stochastic: bool = False, seed: int = 0
     ) -> tuple[Array, Array]:
         """Translate one picture.
 
@@ -238,20 +240,13 @@ class Translator:
             shapes.source.nearest,
             shapes.scale,  # type: ignore[arg-type]
         )
-        fake = translate(self.model, coding.tensor(tiles, shapes.source), stochastic=stochastic)
+        fake = translate(
+            self.model, coding.tensor(tiles, shapes.source), stochastic=stochastic, seed=seed
+        )
         pixels = coding.picture(fake, shapes.target)
         made = fitting.unfit(pixels, placement, shapes.target.nearest)
         seen = fitting.unfit(tiles, placement, shapes.source.nearest)
         return made, seen
-
-    def seed(self, number: int) -> None:
-        """Make dropout a function of this number."""
-        for variable in self.model.networks["generator"].variables:
-            if "seed_generator_state" in variable.path:
-                state = np.random.default_rng([number, self.settings.train.seed]).integers(
-                    0, 2**31, size=tuple(variable.shape)
-                )
-                variable.assign(state.astype(variable.dtype))
 
 
 def conditions(translator: Translator, source: str | None, split: str) -> list[tuple[Record, str]]:
@@ -322,10 +317,9 @@ def translate_folder(
             for sample in range(samples):
                 if len(made) == limit:
                     break
-                if samples > 1:
-                    translator.seed(seed + index * samples + sample)
                 read_role = role if coding.kind_of(role) != "image" else given_role
-                fake, seen = translator.translate_part(part, read_role, stochastic=samples > 1)
+                number = seed + index * samples + sample
+                fake, seen = translator.translate_part(part, read_role, samples > 1, number)
                 name = stem if samples == 1 else f"{stem}-{sample:02d}"
                 path = synthetic.write_picture(folder / target / name, fake)
                 synthetic.write_picture(folder / role / name, condition_pixels(seen, role), False)
@@ -333,7 +327,7 @@ def translate_folder(
                     {
                         "file": path.relative_to(folder).as_posix(),
                         "condition": record.id,
-                        "seed": seed + index * samples + sample if samples > 1 else None,
+                        "seed": number if samples > 1 else None,
                     }
                 )
             progress(index + 1, len(items))
