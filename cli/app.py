@@ -11,7 +11,7 @@ import typer
 import tfgan_med
 from tfgan_med.errors import UserError
 
-from . import common, describe, doctor, quiet, train, translate
+from . import check, common, describe, doctor, quiet, train, translate
 
 app = typer.Typer(
     name="tfgan-med",
@@ -37,6 +37,7 @@ def root(
     """Train GANs on small image sets and measure whether the images they make help."""
 
 
+app.command()(check.check)
 app.command()(train.train)
 app.command()(translate.translate)
 app.command()(translate.generate)

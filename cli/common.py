@@ -42,35 +42,19 @@ def silence_tensorflow() -> None:
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
 
 
-def load_tensorflow(debug: bool = False) -> None:
-    """Import TensorFlow and Keras without the lines their C++ parts write before any setting.
+def load_tensorflow() -> None:
+    """Import TensorFlow before the parts that need it.
 
     Raises:
-        UserError: if TensorFlow cannot be imported, with the cure.
+        UserError: if it cannot be imported, with the cure.
     """
     try:
-        with contextlib.nullcontext() if debug else _no_stderr():
-            import keras  # noqa: F401
-            import tensorflow  # noqa: F401
+        import tensorflow  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"TensorFlow cannot be imported ({error}). Install it with `python -m pip install "
             "tensorflow`; `tfgan-med doctor` says more."
         ) from None
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Send file descriptor 2 nowhere; Python's own exceptions still get through."""
-    sys.stderr.flush()
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def train(
     ]
     if epochs is not None and steps is None:
         changes.append("train.steps=null")  # the quick start counts steps
-    common.load_tensorflow(debug)
+    common.load_tensorflow()
     from tfgan_med.training import fit, run_folder, settings
     from tfgan_med.training.progress import Reporter
 

@@ -111,7 +111,7 @@ def _translate(
                          (checkpoint, ("final", "latest", "best"))):  # fmt: skip
         if value not in known:
             raise UserError(f"{value}: expected one of {', '.join(known)}.")
-    common.load_tensorflow(debug)
+    common.load_tensorflow()
     from tfgan_med import files
     from tfgan_med.training import run_folder, translation
 

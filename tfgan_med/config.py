@@ -24,6 +24,7 @@ from tfgan_med.errors import UserError
 
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 64
+MAX_DEPTH = 30  # PyYAML's time grows with the square of the depth
 MAX_VALUES = 100_000  # after expansion: 64 nested aliases could stand for 2^32 values
 
 
@@ -77,7 +78,7 @@ def load_yaml(path: Path) -> Values:
 def parse_yaml(text: str, origin: str) -> Any:
     """The value of one YAML document by the rules above; `origin` begins every message."""
     try:
-        _refuse_tags_and_alias_floods(text, origin)
+        _refuse_what_settings_never_hold(text, origin)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -93,10 +94,6 @@ def parse_yaml(text: str, origin: str) -> Any:
     except yaml.YAMLError as error:  # control characters
         reason = str(error).splitlines()[0]
         raise UserError(f"{origin}: {reason}. Save it as plain UTF-8 text.") from None
-    except RecursionError:
-        raise UserError(
-            f"{origin}: nested too deeply. Settings need two or three levels."
-        ) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -153,8 +150,8 @@ for _tag, _pattern, _first in _CORE:
 _Loader.add_constructor(_NUMBER_TAG, _Loader.construct_core_number)
 
 
-def _refuse_tags_and_alias_floods(text: str, origin: str) -> None:
-    aliases = 0
+def _refuse_what_settings_never_hold(text: str, origin: str) -> None:
+    aliases = depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         tag = getattr(event, "tag", None)
         if tag is not None:
@@ -163,6 +160,10 @@ def _refuse_tags_and_alias_floods(text: str, origin: str) -> None:
                 f"{origin}:{line}: the tag {tag} is not read. Settings are plain values; remove it."
             )
         aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{origin}: nested too deeply. Settings need two or three levels.")
     if aliases > MAX_ALIASES:
         raise UserError(
             f"{origin}: {aliases} aliases (`*name`), at most {MAX_ALIASES} are read. "

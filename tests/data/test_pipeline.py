@@ -17,6 +17,7 @@ from PIL import Image
 
 from tfgan_med.data import encoding
 from tfgan_med.data.jitter import Jitter, item_at
+from tfgan_med.data.opening import open_set
 from tfgan_med.data.pipeline import PairedData, group_hash, prepare_pairs
 from tfgan_med.data.records import DataConfig, ImageSet, Part, Record, Split
 from tfgan_med.errors import DataError, UserError
@@ -353,6 +354,29 @@ def test_fitting_keeps_pairs_together(tmp_path: Path, fit: str) -> None:
     batch = data.fixed_batch("train", 3)
     agree = (batch["source"].numpy() == np.where(batch["target"].numpy() > 0, 1, -1)).mean()
     assert agree > 0.99
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "channels"),
+    [
+        ("skin-isic2017", "masks", (1, 3)),
+        ("cxr-lung-heart", "masks", (1, 1)),
+        ("facades", "inputs", (3, 3)),
+        ("nuclei-dsb2018", "masks", (1, 3)),
+    ],
+)
+def test_real_sets_become_batches(
+    shared: Path, name: str, role: str, channels: tuple[int, int]
+) -> None:
+    config = DataConfig(path=str(shared / "data" / name), image_size=64, mode="auto")
+    if name == "nuclei-dsb2018":  # fluorescence is grey, stained tissue is not
+        config = config.model_copy(update={"mode": "rgb"})
+    data = prepare_pairs(open_set(config), config)
+    assert data.source.role == role
+    assert (data.source.channels, data.target.channels) == channels
+    (batch,) = taken(data, 1)
+    assert batch["source"].shape == (4, 64, 64, channels[0])
+    assert -1.0 <= batch["target"].min() < -0.3 < 0.3 < batch["target"].max() <= 1.0
 
 
 # what is saved with a run

@@ -25,7 +25,9 @@ from tfgan_med.errors import DataError
 
 Array = npt.NDArray[Any]
 Mode = Literal["gray", "rgb"]
-Kind = Literal["empty", "truncated", "damaged", "not an image", "too large", "unsupported", "no decoder"]
+Kind = Literal[
+    "empty", "truncated", "damaged", "not an image", "too large", "unsupported", "no decoder"
+]
 
 SUFFIXES: dict[str, str] = {
     ".png": "PNG",
@@ -58,9 +60,9 @@ class PictureError(DataError):
         reason: the message without the file's name.
     """
 
-    def __init__(self, path: Path, kind: Kind, reason: str) -> None:
+    def __init__(self, path: Path, kind: Kind, reason: str, name: str | None = None) -> None:
         self.path, self.kind, self.reason = path, kind, reason
-        super().__init__(f"{short_name(path)}: {reason}")
+        super().__init__(f"{name or short_name(path)}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -106,20 +108,8 @@ def read_picture(part: Part, max_pixels: int) -> Array:
     Raises:
         PictureError: with the file's name and what is wrong.
     """
-    array = _read(part, max_pixels, _picture_of_pillow, _dicom_picture)
-    if array.dtype.kind == "b":
-        array = array.astype(np.uint8) * np.uint8(255)
-    array = array[..., None] if array.ndim == 2 else array
-    if array.shape[-1] in (2, 4):  # alpha
-        array = array[..., : array.shape[-1] - 1]
-    if array.ndim != 3 or array.shape[-1] not in (1, 3):
-        raise PictureError(
-            part.path,
-            "unsupported",
-            f"the pixels have the shape {array.shape}; grey or RGB pictures are expected. "
-            "Export single pictures with one or three channels.",
-        )
-    return _half(_plain_type(array, part.path), part)
+    with _named(part):
+        return _half(_picture(part.path, max_pixels), part)
 
 
 def read_labels(part: Part, max_pixels: int) -> npt.NDArray[np.integer[Any]]:
@@ -133,26 +123,8 @@ def read_labels(part: Part, max_pixels: int) -> npt.NDArray[np.integer[Any]]:
     Raises:
         PictureError: as `read_picture`, and if the channels differ or values are not whole.
     """
-    array = _read(part, max_pixels, _labels_of_pillow, _dicom_labels)
-    if array.ndim == 3:
-        colors = array[..., : {2: 1, 4: 3}.get(array.shape[-1], array.shape[-1])]
-        if (colors != colors[..., :1]).any():
-            raise PictureError(
-                part.path,
-                "unsupported",
-                "a colour picture where a mask is expected: one value per pixel. Save it as a grey "
-                "or palette PNG; colour-coded maps that serve as input belong in inputs/.",
-            )
-        array = colors[..., 0]
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or (array != np.rint(array)).any():
-            raise PictureError(
-                part.path,
-                "unsupported",
-                "the mask holds values that are not whole numbers. Save it with integer values.",
-            )
-        array = array.astype(np.int32)
-    return _half(array.astype(np.uint8) if array.dtype.kind == "b" else array, part)
+    with _named(part):
+        return _half(_labels(part.path, max_pixels), part)
 
 
 def read_header(path: Path) -> Header:
@@ -169,13 +141,15 @@ def read_header(path: Path) -> Header:
 
 def picture_size(part: Part) -> tuple[int, int]:
     """Width and height of a part in pixels, upright, from the header."""
-    header = read_header(part.path)
+    with _named(part):
+        header = read_header(part.path)
     return (header.width // 2 if part.half else header.width), header.height
 
 
 def picture_mode(part: Part) -> Mode:
     """`gray` or `rgb`: what `read_picture` will return, from the header."""
-    return read_header(part.path).mode
+    with _named(part):
+        return read_header(part.path).mode
 
 
 def default_window(part: Part) -> tuple[float, float] | None:
@@ -184,7 +158,8 @@ def default_window(part: Part) -> tuple[float, float] | None:
     In the values of `read_picture`: rescaled, and mirrored for MONOCHROME1. Other files have none.
     Source: DICOM PS3.3 C.11.2.1.2, the linear function.
     """
-    return _dicom_window(part.path) if is_dicom(part.path) else None
+    with _named(part):
+        return _dicom_window(part.path) if is_dicom(part.path) else None
 
 
 def is_picture(path: Path) -> bool:
@@ -217,9 +192,59 @@ def short_name(path: Path) -> str:
     return hidden_name(name) if is_dicom(path) else name
 
 
-def _read(part: Part, max_pixels: int, from_pillow: Any, from_dicom: Any) -> Array:
+@contextlib.contextmanager
+def _named(part: Part) -> Iterator[None]:
+    """Let messages call a part by its name."""
+    try:
+        yield
+    except PictureError as error:
+        if part.name is None:
+            raise
+        raise PictureError(error.path, error.kind, error.reason, part.name) from None
+
+
+def _picture(path: Path, max_pixels: int) -> Array:
+    array = _read(path, max_pixels, _picture_of_pillow, _dicom_picture)
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * np.uint8(255)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.shape[-1] in (2, 4):  # alpha
+        array = array[..., : array.shape[-1] - 1]
+    if array.ndim != 3 or array.shape[-1] not in (1, 3):
+        raise PictureError(
+            path,
+            "unsupported",
+            f"the pixels have the shape {array.shape}; grey or RGB pictures are expected. "
+            "Export single pictures with one or three channels.",
+        )
+    return _plain_type(array, path)
+
+
+def _labels(path: Path, max_pixels: int) -> Array:
+    array = _read(path, max_pixels, _labels_of_pillow, _dicom_labels)
+    if array.ndim == 3:
+        colors = array[..., : {2: 1, 4: 3}.get(array.shape[-1], array.shape[-1])]
+        if (colors != colors[..., :1]).any():
+            raise PictureError(
+                path,
+                "unsupported",
+                "a colour picture where a mask is expected: one value per pixel. Save it as a grey "
+                "or palette PNG; colour-coded maps that serve as input belong in inputs/.",
+            )
+        array = colors[..., 0]
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all() or (array != np.rint(array)).any():
+            raise PictureError(
+                path,
+                "unsupported",
+                "the mask holds values that are not whole numbers. Save it with integer values.",
+            )
+        array = array.astype(np.int32)
+    return array.astype(np.uint8) if array.dtype.kind == "b" else array
+
+
+def _read(path: Path, max_pixels: int, from_pillow: Any, from_dicom: Any) -> Array:
     """Decode a file after its header has passed; every failure becomes a `PictureError`."""
-    path = part.path
     if is_dicom(path):
         header = _dicom_header(path)
         _refuse_bomb(path, header, max_pixels)
@@ -280,7 +305,9 @@ def _start(path: Path) -> bytes:
     with path.open("rb") as stream:
         start = stream.read(16)
     if not start:
-        raise PictureError(path, "empty", "the file is empty (0 bytes). Restore it from its source.")
+        raise PictureError(
+            path, "empty", "the file is empty (0 bytes). Restore it from its source."
+        )
     return start
 
 
@@ -288,7 +315,9 @@ def _unknown(path: Path, start: bytes) -> PictureError:
     """The error for a file that no decoder recognizes."""
     signatures = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
     if start.startswith(signatures):
-        reason = f"begins like a picture but its header is damaged ({_size(path)}). Restore the file."
+        reason = (
+            f"begins like a picture but its header is damaged ({_size(path)}). Restore the file."
+        )
         return PictureError(path, "damaged", reason)
     return PictureError(
         path,
@@ -363,7 +392,9 @@ def _load(path: Path, image: Any) -> None:
         image.load()
     except (OSError, SyntaxError, ValueError, zlib.error, EOFError, OverflowError) as error:
         text = str(error).lower()
-        if any(word in text for word in ("truncated", "incomplete", "unexpected end", "not enough")):
+        if any(
+            word in text for word in ("truncated", "incomplete", "unexpected end", "not enough")
+        ):
             raise _truncated(path) from None
         if _expected_size(path) > path.stat().st_size:
             raise _truncated(path) from None
@@ -552,7 +583,7 @@ def _tiff_header(path: Path) -> Header:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page: Any = tiff.pages[0]
             orientation = int(page.tags[274].value) if 274 in page.tags else 1
             width, height = page.imagewidth, page.imagelength
             return Header(
@@ -577,7 +608,7 @@ def _read_tiff(path: Path) -> Array:
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page: Any = tiff.pages[0]
             ends = [a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=True)]
             if max(ends, default=0) > path.stat().st_size:
                 raise _truncated(path)
@@ -670,7 +701,12 @@ def _dicom_pixels(path: Path) -> tuple[Any, Array]:
     except Exception as error:
         syntax = getattr(dataset.file_meta, "TransferSyntaxUID", None)
         missing = isinstance(error, (RuntimeError, NotImplementedError, ImportError))
-        if syntax is not None and syntax.is_compressed and missing and not _decodes(pydicom, syntax):
+        if (
+            syntax is not None
+            and syntax.is_compressed
+            and missing
+            and not _decodes(pydicom, syntax)
+        ):
             reason = (
                 "compressed in a way that needs a decoder which is not installed. "
                 "Install it with: pip install 'tfgan_med[dicom]'"
@@ -735,7 +771,9 @@ def _dicom_window(path: Path) -> tuple[float, float] | None:
 
 def _first(value: Any) -> float:
     """A number of a header that may hold several."""
-    return float(value[0] if hasattr(value, "__getitem__") and not isinstance(value, str) else value)
+    return float(
+        value[0] if hasattr(value, "__getitem__") and not isinstance(value, str) else value
+    )
 
 
 def _scaling(dataset: Any) -> tuple[float, float]:

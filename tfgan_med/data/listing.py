@@ -105,7 +105,7 @@ def split_folders(root: Path) -> dict[Split, Path] | None:
 
 
 def double_stems(listing: Listing, keys: dict[Path, str]) -> tuple[set[Path], list[str]]:
-    """Files that another file shares its name with but for the suffix, and a message for each pair."""
+    """Files that share a name but for the suffix, and a message for each pair."""
     seen: dict[str, Path] = {}
     doubles: set[Path] = set()
     faults = []

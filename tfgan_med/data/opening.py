@@ -33,7 +33,7 @@ def open_set(config: DataConfig) -> ImageSet:
         DataError: if there are no pictures, or the folder fits no layout or more than one.
     """
     root = _root(config.path)
-    images = splits.merge_table(_reader(root, config.layout).read(root, config))
+    images = splits.merge_table(_name_parts(_reader(root, config.layout).read(root, config)))
     if not images.records:
         first = f" The first fault: {images.faults[0]}" if images.faults else ""
         raise DataError(
@@ -59,6 +59,24 @@ def _root(path: str) -> Path:
             "table, or a built-in set such as builtin:histology."
         )
     return root
+
+
+def _name_parts(images: ImageSet) -> ImageSet:
+    """The set with names for messages: paths below the root; where names are hidden, ids."""
+    records = []
+    for record in images.records:
+        hidden = record.id != record.main.path.relative_to(images.root).as_posix()
+        named = {
+            role: replace(
+                part,
+                name=f"{record.id} ({role})"
+                if hidden
+                else part.path.relative_to(images.root).as_posix(),
+            )
+            for role, part in record.parts.items()
+        }
+        records.append(replace(record, parts=named))
+    return replace(images, records=tuple(records))
 
 
 def _reader(root: Path, layout: str) -> ModuleType:

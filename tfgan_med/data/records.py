@@ -15,10 +15,17 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """One picture of an item: a file, or one half of a side-by-side file."""
+    """One picture of an item: a file, or one half of a side-by-side file.
+
+    Attributes:
+        path: the file.
+        half: which half of it, in side-by-side files.
+        name: what messages call it: the path below the root; in sets with DICOM the item's id.
+    """
 
     path: Path
     half: Literal["left", "right"] | None = None
+    name: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

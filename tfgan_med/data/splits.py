@@ -1,4 +1,4 @@
-"""Who is in which split: as given, or made so that groups stay whole and classes keep their shares."""
+"""Who is in which split: as given, or made with whole groups and even shares of the classes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from tfgan_med.data import decode
 from tfgan_med.data.records import SPLITS, DataConfig, ImageSet, Record, Split
 from tfgan_med.data.tables import Row, Table, read_table, split_value
 from tfgan_med.errors import UserError
@@ -41,7 +42,7 @@ def assign(images: ImageSet, config: DataConfig) -> ImageSet:
 
 
 def merge_table(images: ImageSet) -> ImageSet:
-    """The set with what `splits.csv` in its root says: split, class and group win over the reader's.
+    """The set with split, class and group as `splits.csv` in its root says, which wins.
 
     Rows are matched by the path of an item's file below the root, else by its name if that is
     unique. A row or an item without partner is a fault.
@@ -55,6 +56,8 @@ def merge_table(images: ImageSet) -> ImageSet:
     rows: dict[str, Row] = {}
     for row in table.rows:
         record = finder.find(row.get("file") or "")
+        if record is None and _is_reported(images, row.get("file") or ""):
+            continue
         if record is None:
             faults.append(
                 f"{table.at(row, 'file')}: no usable item of the data has this name. "
@@ -76,9 +79,7 @@ def merge_table(images: ImageSet) -> ImageSet:
         merged = _merged(record, table, rows.get(record.id), faults)
         if merged is not None:
             records.append(merged)
-    return replace(
-        images, records=tuple(records), faults=tuple(faults), notices=tuple(notices)
-    )
+    return replace(images, records=tuple(records), faults=tuple(faults), notices=tuple(notices))
 
 
 def leaks(images: ImageSet) -> list[tuple[str, str]]:
@@ -118,6 +119,12 @@ def group_hash(group: str) -> str:
     return hmac.new(b"tfgan_med group", group.encode(), hashlib.sha256).hexdigest()[:16]
 
 
+def _is_reported(images: ImageSet, value: str) -> bool:
+    """Whether the reader has said already why it left a file out."""
+    names = (f"{value}: ", f"{decode.hidden_name(value)}: ")
+    return any(fault.startswith(names) for fault in images.faults)
+
+
 class _Finder:
     """Items by path, and by name where that is unique."""
 
@@ -137,14 +144,10 @@ class _Finder:
         return self.by_path.get(path) or self.by_name.get(path)
 
 
-def _merged(
-    record: Record, table: Table, row: Row | None, faults: list[str]
-) -> Record | None:
+def _merged(record: Record, table: Table, row: Row | None, faults: list[str]) -> Record | None:
     """An item with the values of its row; None, with a message, if the two do not fit."""
     if row is None:
-        faults.append(
-            f"{record.id}: not in {table.name}. Add a row for it, or remove the file."
-        )
+        faults.append(f"{record.id}: not in {table.name}. Add a row for it, or remove the file.")
         return None
     split, unknown = split_value(table, row)
     if unknown:
@@ -180,7 +183,7 @@ def _divide(records: Sequence[Record], config: DataConfig) -> list[Record]:
     chosen: dict[str, Split] = {}
     for key in order:
         labels = [record.label for record in groups[key]]
-        split = max(SPLITS, key=lambda split: _need(wanted, split, labels))  # noqa: B023
+        split = _neediest(wanted, labels)
         chosen[key] = split
         for label in (*labels, *[_ALL] * len(labels)):
             wanted[split, label] -= 1
@@ -203,12 +206,14 @@ def _wanted(
     return wanted
 
 
-def _need(
-    wanted: dict[tuple[Split, str | None], float], split: Split, labels: Sequence[str | None]
-) -> tuple[float, float, bool]:
-    """How much a split lacks items of these classes; then of any; on a tie test before val."""
-    own = sum(wanted[split, label] for label in labels) / len(labels)
-    return round(own, 6), round(wanted[split, _ALL], 6), split == "test"
+def _neediest(wanted: dict[tuple[Split, str | None], float], labels: Sequence[str | None]) -> Split:
+    """The split that lacks items of these classes most; then of any; on a tie test before val."""
+
+    def need(split: Split) -> tuple[float, float, bool]:
+        own = sum(wanted[split, label] for label in labels) / len(labels)
+        return round(own, 6), round(wanted[split, _ALL], 6), split == "test"
+
+    return max(SPLITS, key=need)
 
 
 def _group_key(record: Record) -> str:

@@ -82,7 +82,9 @@ def read_table(path: Path, wanted: Mapping[str, str]) -> Table:
         raise DataError(f"{path.name}: not a CSV table ({error}). Save it as CSV UTF-8.") from None
     filled = [(number, line) for number, line in enumerate(lines, 1) if any(map(str.strip, line))]
     if not filled:
-        raise DataError(f"{path.name}: the table is empty. It needs a header row with a column file.")
+        raise DataError(
+            f"{path.name}: the table is empty. It needs a header row with a column file."
+        )
     header = [name.strip() for name in filled[0][1]]
     columns = _columns(path.name, header, wanted)
     rows, faults = [], []

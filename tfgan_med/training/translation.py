@@ -115,16 +115,19 @@ def build_model(
     settings: RunConfig, shapes: Shapes, schedule: Schedule = UNSCHEDULED, inference: bool = False
 ) -> GenerativeModel:
     """The model of a run; with `inference`, the generator alone."""
-    model: GenerativeModel = model_class(settings.system)(
-        settings.model,
-        shapes.image_size,
-        shapes.source.channels,
-        shapes.target.channels,
-        schedule=schedule,
-        seed=settings.train.seed,
-        inference=inference,
-    )
-    return model
+    cls = model_class(settings.system)
+    try:
+        return cls(
+            settings.model,
+            shapes.image_size,
+            shapes.source.channels,
+            shapes.target.channels,
+            schedule=schedule,
+            seed=settings.train.seed,
+            inference=inference,
+        )
+    except ValueError as error:  # sizes and kinds that the networks cannot have
+        raise UserError(f"{error} Settings: data.image_size, model.*.") from error
 
 
 def translate(

@@ -12,8 +12,8 @@ def matches(root: Path) -> bool:
     """Whether there are pictures and no folder name of another layout."""
     if not root.is_dir():
         return False
-    parts = listing.split_folders(root)
-    below = [folder for part in (parts or {None: root}).values() for folder in listing.folders(part)]
+    parts = [*(listing.split_folders(root) or {}).values()] or [root]
+    below = [folder for part in parts for folder in listing.folders(part)]
     names = {folder.name.lower() for folder in below}
     taken = any(listing.role_of(name) for name in names) or names & set(listing.UNPAIRED)
     return not taken and listing.has_pictures(root)
@@ -26,9 +26,7 @@ def read(root: Path, config: DataConfig) -> ImageSet:
     of_folder: dict[str, Split] = {folder.name: split for split, folder in parts.items()}
     keys = {path: listing.stem_below(root, path) for path in found.files}
     doubles, faults = listing.double_stems(found, keys)
-    records = [
-        _record(found, path, of_folder) for path in found.files if path not in doubles
-    ]
+    records = [_record(found, path, of_folder) for path in found.files if path not in doubles]
     records.sort(key=lambda record: record.id)
     return ImageSet(root, "folder", tuple(records), (*found.faults, *faults))
 

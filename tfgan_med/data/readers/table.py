@@ -71,12 +71,14 @@ def _table_path(root: Path) -> Path:
         return root
     if (root / "table.csv").is_file():
         return root / "table.csv"
-    here = sorted(p for p in root.glob("*.[ct]sv") if p.name != "splits.csv") if root.is_dir() else []
+    here = (
+        sorted(p for p in root.glob("*.[ct]sv") if p.name != "splits.csv") if root.is_dir() else []
+    )
     if len(here) == 1:
         return here[0]
     raise UserError(
-        f"{root}: no table to read ({len(here)} CSV files besides splits.csv). Give the path of the "
-        "CSV file instead of the folder."
+        f"{root}: no table to read ({len(here)} CSV files besides splits.csv). Give the path of "
+        "the CSV file instead of the folder."
     )
 
 

@@ -1,4 +1,4 @@
-"""Two kinds of pictures without partners, as CycleGAN data sets come: `trainA`, `trainB`, `testA`, ..."""
+"""Two kinds of pictures without partners, as CycleGAN sets come: `trainA`, `trainB`, `testA` ..."""
 
 from __future__ import annotations
 
