@@ -23,9 +23,7 @@ class Level(nn.Module):
         self, width_in: int, width: int, below: Level | None, norm_down: bool, dropout: float
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [
-            nn.Conv2d(width_in, width, 4, stride=2, padding=1, bias=False)
-        ]
+        layers: list[nn.Module] = [nn.Conv2d(width_in, width, 4, stride=2, padding=1, bias=False)]
         if norm_down:
             layers.append(nn.InstanceNorm2d(width, affine=True))
         self.down = nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -79,7 +78,7 @@ def examine() -> Iterator[Finding]:
 
 def _line(finding: Finding) -> str:
     mark = {"ok": " ", "note": "-", "broken": "!"}[finding.status]
-    return f"{mark} {finding.name:<16} {finding.value}"
+    return f"{mark} {finding.name:<24} {finding.value}"
 
 
 # Versions -----------------------------------------------------------------------------------------
@@ -308,7 +307,14 @@ def _environment() -> Iterable[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    """Pretrained networks: here, or what would be fetched if asked for."""
-    pretrained = importlib.import_module("tfgan_med.networks.pretrained")
-    for name in pretrained.REGISTRY:
-        yield Finding(f"weights {name}", "")
+    """Pretrained networks: where they are, or what would be fetched if asked for."""
+    try:
+        from tfgan_med.networks import pretrained
+    except ModuleNotFoundError as error:  # NumPy; the missing package is reported above
+        yield Finding("weights", f"unknown without the package {error.name}", "note")
+        return
+    for name, weights in pretrained.REGISTRY.items():
+        path = pretrained.find(name)
+        size = weights.sources[0].size / 1e6
+        absent = f"not here; `weights import {name} --download` would fetch {size:.0f} MB"
+        yield Finding(f"weights {name}", str(path) if path else f"{absent}. {weights.about}")

@@ -206,8 +206,8 @@ def _text(result: Any) -> str:
     if result.translated:
         lines.append(f"Test set  {result.translated} (translated), {result.run / 'reals/test'}")
     lines += [
-        f"Scores on {result.pairs} pairs of the {result.split} split, in brackets those of the mean "
-        "training picture:",
+        f"Scores on {result.pairs} pairs of the {result.split} split, in brackets those of the "
+        "mean training picture:",
         *(
             f"  {meaning}: {result.scores[name]:.4g} ({result.baseline[name]:.4g})"
             for name, meaning in MEANINGS.items()

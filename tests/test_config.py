@@ -281,7 +281,7 @@ def test_rules_between_settings_speak_for_themselves() -> None:
 
 def test_settings_cannot_be_changed_later() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings().name = "other"
+        Settings().name = "other"  # type: ignore[misc]
 
 
 # Printing and comparing

@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         _sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -79,7 +79,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         _sync(temporary)
         if path.exists():
             raise FileExistsError(path)
-        os.rename(temporary, path)
+        temporary.rename(path)
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

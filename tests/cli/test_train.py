@@ -178,7 +178,7 @@ def kill_and_resume(folder: Path, kills: int) -> None:
         reached = step
         command = ["train", "--resume", "1"]
     process = start(folder, "train", "--resume", "1", "--steps", str(reached + 2))
-    out, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     left = [p.name for p in (run / "checkpoints").iterdir() if p.name.startswith(".")]
     assert not left

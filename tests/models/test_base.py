@@ -31,7 +31,8 @@ class Quadratic(GenerativeModel):
 
     @property
     def weight(self) -> np.ndarray:
-        return self.network.get_weights()[0][0]
+        weight: np.ndarray = self.network.get_weights()[0][0]
+        return weight
 
 
 def test_a_step_of_gradient_descent_moves_by_the_rate_times_the_gradient() -> None:

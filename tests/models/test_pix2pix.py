@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfgan_med.batches import PairedBatch
 from tfgan_med.models.base import Schedule
 from tfgan_med.models.pix2pix import Pix2Pix, Pix2PixConfig
 
 SMALL = {"generator_base": 8, "discriminator_base": 8, "discriminator": "patch22"}
 
 
-def make(size: int = 64, schedule: Schedule = Schedule(10, 5), **changes: Any) -> Pix2Pix:
-    return Pix2Pix(Pix2PixConfig(**{**SMALL, **changes}), size, 1, 3, schedule, seed=3)
+def make(**changes: Any) -> Pix2Pix:
+    return Pix2Pix(Pix2PixConfig(**{**SMALL, **changes}), 64, 1, 3, Schedule(10, 5), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,10 @@ def pairs() -> dict[str, np.ndarray]:
     }
 
 
-def first(pairs: dict[str, np.ndarray], count: int) -> dict[str, tf.Tensor]:
-    return {name: tf.constant(value[:count]) for name, value in pairs.items()}
+def first(pairs: dict[str, np.ndarray], count: int) -> PairedBatch:
+    return PairedBatch(
+        source=tf.constant(pairs["source"][:count]), target=tf.constant(pairs["target"][:count])
+    )
 
 
 def changed(before: list[np.ndarray], network: keras.Model) -> list[bool]:
@@ -185,7 +188,10 @@ def test_two_devices_give_the_weights_of_one(optimizer: str, pairs: Any) -> None
         for _ in range(4):
             step(next(batches))
         assert np.isfinite(list(model.loss_means().values())).all()
-        return model.generator.get_weights() + model.discriminator.get_weights()
+        weights: list[np.ndarray] = (
+            model.generator.get_weights() + model.discriminator.get_weights()
+        )
+        return weights
 
     one = train(tf.distribute.OneDeviceStrategy(cpus[0].name))
     two = train(

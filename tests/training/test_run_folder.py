@@ -19,7 +19,7 @@ from tfgan_med.training.run_folder import RunFolder, find_run
 
 
 def arrays(value: float) -> dict[str, np.ndarray]:
-    return {"network/g/0000-kernel": np.full((3, 4), value, "float32"), "step": np.int64(7)}
+    return {"network/g/0000-kernel": np.full((3, 4), value, "float32"), "step": np.array(7)}
 
 
 def test_runs_are_numbered_in_order(tmp_path: Path) -> None:
@@ -62,9 +62,12 @@ def test_a_run_is_found_by_folder_number_and_last(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "a")
-    with folder.locked(), pytest.raises(UserError, match=f"in use by process {os.getpid()}"):
-        with RunFolder(folder.path).locked():
-            pass
+    with (
+        folder.locked(),
+        pytest.raises(UserError, match=f"in use by process {os.getpid()}"),
+        RunFolder(folder.path).locked(),
+    ):
+        pass
     assert not (folder.path / "lock").exists()
 
 

@@ -314,6 +314,8 @@ def _start(path: Path) -> bytes:
 def _unknown(path: Path, start: bytes) -> PictureError:
     """The error for a file that no decoder recognizes."""
     signatures = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF")
+    if start.startswith(signatures) and _expected_size(path) > path.stat().st_size:
+        return _truncated(path)
     if start.startswith(signatures):
         reason = (
             f"begins like a picture but its header is damaged ({_size(path)}). Restore the file."

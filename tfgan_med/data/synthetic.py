@@ -45,7 +45,7 @@ def write_picture(path: Path, pixels: Pixels, synthetic: bool = True) -> Path:
 
 
 def write_provenance(folder: Path, **facts: Any) -> None:
-    """Write `provenance.json`: which run, weights, seeds and training items the images come from."""
+    """Write `provenance.json`: run, weights, seeds and training items behind the images."""
     files.write_json(
         folder / "provenance.json",
         {"synthetic": True, "tfgan_med": tfgan_med.__version__, **facts},

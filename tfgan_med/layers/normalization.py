@@ -10,6 +10,7 @@ from keras import ops
 NormKind = Literal["instance", "batch", "none"]
 
 MAX_FUSED_BATCH = 16
+MIN_FUSED_PIXELS = 128
 
 
 class InstanceNormalization(keras.layers.Layer):
@@ -91,14 +92,16 @@ class InstanceNormalization(keras.layers.Layer):
 
 
 def _fused_on_cpu(inputs: Any) -> bool:
-    """Whether the loop over images pays: on a CPU, for a small batch of known size."""
+    """Whether the loop over images pays: on a CPU, for a small batch of maps that are not tiny."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    batch = inputs.shape[0]
-    known = isinstance(inputs, tf.Tensor) and batch is not None and 0 < batch <= MAX_FUSED_BATCH
-    return known and not tf.config.list_physical_devices("GPU")
+    if not isinstance(inputs, tf.Tensor) or not inputs.shape.is_fully_defined():
+        return False
+    batch, height, width, _ = inputs.shape
+    pays = 0 < batch <= MAX_FUSED_BATCH and height * width >= MIN_FUSED_PIXELS
+    return pays and not tf.config.list_physical_devices("GPU")
 
 
 def normalization(kind: NormKind, name: str) -> keras.layers.Layer:

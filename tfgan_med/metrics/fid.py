@@ -174,9 +174,7 @@ def _checked(features: Features, whose: str) -> Matrix:
     return values
 
 
-def _checked_statistics(
-    mean: Matrix, covariance: Matrix, whose: str
-) -> tuple[Matrix, Matrix]:
+def _checked_statistics(mean: Matrix, covariance: Matrix, whose: str) -> tuple[Matrix, Matrix]:
     mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from tfgan_med import files
 from tfgan_med.errors import UserError
-from tfgan_med.networks import frozen_graph, inception
+from tfgan_med.networks import frozen_graph, inception, pretrained
 
 Protocol = Literal["ttur", "clean", "pytorch-fid", "keras"]
 Range = Literal["-1..1", "0..1", "0..255"]
@@ -48,7 +48,8 @@ class FeatureNetwork:
         name: of the network, as results name it.
         sha256: of the weight file.
         protocol: how pictures are resized and scaled.
-        metric: name of a Fréchet distance on these features.
+        metric: name of a Fréchet distance on these features; `fid` and `fid_keras_imagenet` with
+            the published weights only, otherwise named after the network.
         dimension: length of a feature vector.
         compute: `(batch, height, width, 3)` float32 in 0..255 to `(batch, features)` float32.
     """
@@ -116,7 +117,7 @@ def inception_2015(weights: Path, protocol: Protocol, dimension: int = 2048) -> 
     """The network of the FID.
 
     Args:
-        weights: `.npz` as `networks.pretrained.import_file` writes it.
+        weights: a file that `networks.pretrained.read_inception` reads.
         protocol: `ttur`, `clean` or `pytorch-fid`.
         dimension: 64, 192, 768 or 2048; all but 2048 belong to `pytorch-fid`.
     """
@@ -129,17 +130,20 @@ def inception_2015(weights: Path, protocol: Protocol, dimension: int = 2048) -> 
             f"dims {dimension} belongs to the protocol pytorch-fid; {protocol} has 2048. "
             "Add --protocol pytorch-fid."
         )
+    state, sha256 = pretrained.read_inception(weights)
     whole = inception.inception_2015()
-    with np.load(weights, allow_pickle=False) as state:
-        origin = str(state["sha256"]) if "sha256" in state.files else files.sha256_of(weights)
-        inception.load_state(whole, {name: state[name] for name in state.files})
+    try:
+        inception.load_state(whole, state)
+    except ValueError as error:
+        raise UserError(f"{weights.name}: {error}") from None
     network = keras.Model(whole.inputs, whole.output[str(dimension)])
     suffix = "" if dimension == 2048 else f"_d{dimension}"
+    published = pretrained.is_published("inception-2015", sha256)
     return FeatureNetwork(
         name="inception-2015",
-        sha256=origin,
+        sha256=sha256,
         protocol=protocol,
-        metric=f"fid{suffix}",
+        metric=("fid" if published else f"frechet_distance[inception-2015:{sha256[:8]}]") + suffix,
         dimension=dimension,
         compute=_compiled(
             lambda images: network(scale(resize(images, protocol), protocol), training=False)
@@ -162,11 +166,13 @@ def inception_keras(weights: Path) -> FeatureNetwork:
             f"{weights.name}: not the InceptionV3 weights of keras.applications "
             f"({str(error).splitlines()[0]})."
         ) from None
+    sha256 = files.sha256_of(weights)
+    published = pretrained.is_published("inception-keras", pretrained.digest_of(weights, "md5"))
     return FeatureNetwork(
         name="inception-keras",
-        sha256=files.sha256_of(weights),
+        sha256=sha256,
         protocol="keras",
-        metric="fid_keras_imagenet",
+        metric="fid_keras_imagenet" if published else f"frechet_distance[keras:{sha256[:8]}]",
         dimension=2048,
         compute=_compiled(
             lambda images: network(scale(resize(images, "keras"), "keras"), training=False)

@@ -46,24 +46,28 @@ def read_graph(path: Path) -> graph_pb2.GraphDef:
     try:
         if path.stat().st_size >= _LARGEST_FILE:
             raise UserError(f"{path.name}: larger than 2 GiB, so no frozen graph.")
-        data = path.read_bytes()
+        return parse(path.read_bytes(), path.name)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def parse(data: bytes, name: str) -> graph_pb2.GraphDef:
+    """The graph that the bytes of a file called `name` hold; errors as `read_graph`."""
     graph = graph_pb2.GraphDef()
     try:
         graph.ParseFromString(data)
     except DecodeError:
-        raise UserError(f"{path.name}: no frozen TensorFlow graph, or damaged.") from None
+        raise UserError(f"{name}: no frozen TensorFlow graph, or damaged.") from None
     if not graph.node:
-        raise UserError(f"{path.name}: a graph without nodes. Give a frozen graph (.pb).")
+        raise UserError(f"{name}: a graph without nodes. Give a frozen graph (.pb).")
     return graph
 
 
-def constants(path: Path) -> dict[str, Array]:
+def constants(graph: graph_pb2.GraphDef) -> dict[str, Array]:
     """Values of all constants of a frozen graph, by node name; strings are left out."""
     return {
         node.name: tf.make_ndarray(node.attr["value"].tensor)
-        for node in read_graph(path).node
+        for node in graph.node
         if node.op == "Const" and node.attr["dtype"].type != tf.string.as_datatype_enum
     }
 

@@ -80,12 +80,15 @@ class AddBias(layers.Layer):
 
 
 def _conv(
-    x: Tensor, channels: int, size: int | tuple[int, int], name: str, strides: int = 1, padding: str = "same"
+    x: Tensor,
+    channels: int,
+    size: int | tuple[int, int],
+    name: str,
+    strides: int = 1,
+    padding: str = "same",
 ) -> Tensor:
     """Convolution without bias, batch normalization, ReLU."""
-    x = layers.Conv2D(
-        channels, size, strides, padding, use_bias=False, name=f"{name}.conv"
-    )(x)
+    x = layers.Conv2D(channels, size, strides, padding, use_bias=False, name=f"{name}.conv")(x)
     x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}.bn")(x)
     return layers.ReLU()(x)
 

@@ -1,4 +1,4 @@
-"""What happens between steps: logs, sample sheets, scores, checkpoints, a watch over the players."""
+"""What happens between steps: events, a watch over the players, a budget for evaluations."""
 
 from __future__ import annotations
 

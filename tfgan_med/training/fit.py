@@ -253,17 +253,10 @@ class Training:
 
     def _compiled_step(self) -> Any:
         """The distributed step as one graph."""
-        strategy, model = self.strategy, self.model
-
-        @tf.function(jit_compile=runtime.use_xla(self.train) or None)
-        def replica_step(batch: Any) -> Any:
-            return model.train_step(batch)
-
-        @tf.function
-        def step(batch: Any) -> None:
-            strategy.run(replica_step, args=(batch,))
-
-        return step
+        strategy = self.strategy
+        compiled = runtime.use_xla(self.train) or None
+        replica_step = tf.function(self.model.train_step, jit_compile=compiled)
+        return tf.function(lambda batch: strategy.run(replica_step, args=(batch,)))
 
     def _batches(self, start_step: int) -> Iterator[Any]:
         data = self.task.data.train_batches(self.train.batch_size, self.train.seed, start_step)

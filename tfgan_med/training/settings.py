@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,19 +79,31 @@ RESUMABLE = frozenset(
 """Settings a resumed run may change; anything else would be another experiment."""
 
 
+class RunConfig(Config):
+    """All settings of a run; `settings_class` gives the subclass of a system."""
+
+    system: Any = None
+    name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
+    """Name of the run folder behind its number; by default model and data."""
+    data: Any = None
+    model: Any = None
+    train: Any = None
+
+
 def model_class(system: str) -> type[GenerativeModel]:
     """The class of `models/<system>.py`; UserError with the nearest name if there is none."""
     return discovery.load_class(MODELS, system, GenerativeModel)
 
 
-def settings_class(system: str) -> type[Config]:
+@functools.cache
+def settings_class(system: str) -> type[RunConfig]:
     """Settings of `tfgan-med train <system>` with the paper's values as defaults."""
     model = model_class(system)
     block: type[Config] = discovery.load_class(MODELS, system, Config, suffix="Config")
     return create_model(
         f"{model.__name__}Settings",
         __base__=RunConfig,
-        system=(Literal[system], Field(system, description="The model; `tfgan-med list models`.")),  # type: ignore[valid-type]
+        system=(Literal[system], Field(system, description="The model; `tfgan-med list models`.")),  # type: ignore[arg-type, valid-type]
         data=(DataConfig, Field(DataConfig(**model.defaults.get("data", {})), description="Data.")),
         model=(block, Field(block(), description="Networks, losses and optimizers.")),
         train=(
@@ -98,17 +111,6 @@ def settings_class(system: str) -> type[Config]:
             Field(TrainConfig(**model.defaults.get("train", {})), description="The run."),
         ),
     )
-
-
-class RunConfig(Config):
-    """All settings of a run; `settings_class` gives the subclass of a system."""
-
-    system: Any
-    name: str = Field("", pattern=r"^[A-Za-z0-9._-]*$")
-    """Name of the run folder behind its number; by default model and data."""
-    data: Any
-    model: Any
-    train: Any
 
 
 def quickstart_file(system: str) -> Path | None:
@@ -130,13 +132,11 @@ def resolve(system: str, config_file: Path | None, changes: Sequence[str]) -> Ru
     layers = [(f"the defaults of {system}", model_class(system).defaults)]
     if config_file:
         layers.append(config.read_layer(cls, config_file))
-    settings: RunConfig = config.resolve(cls, layers, changes, name=system)
-    return settings
+    return config.resolve(cls, layers, changes, name=system)
 
 
 def saved_settings(run: Path, changes: Sequence[str] = ()) -> RunConfig:
     """Settings of a run folder; relative paths in it are relative to it."""
     saved = run / "config.yaml"
     cls = settings_class(str(config.load_yaml(saved).get("system")))
-    settings: RunConfig = config.resolve(cls, [config.read_layer(cls, saved)], changes)
-    return settings
+    return config.resolve(cls, [config.read_layer(cls, saved)], changes)

@@ -35,7 +35,7 @@ class Shapes(Config):
     image_size: int
     source: Encoding
     target: Encoding
-    fit: str
+    fit: fitting.Policy
     scale: float
 
 
@@ -115,9 +115,9 @@ def build_model(
     settings: RunConfig, shapes: Shapes, schedule: Schedule = UNSCHEDULED, inference: bool = False
 ) -> GenerativeModel:
     """The model of a run; with `inference`, the generator alone."""
-    cls = model_class(settings.system)
+    cls: Any = model_class(settings.system)  # the constructor of translation models
     try:
-        return cls(
+        model: GenerativeModel = cls(
             settings.model,
             shapes.image_size,
             shapes.source.channels,
@@ -126,6 +126,7 @@ def build_model(
             seed=settings.train.seed,
             inference=inference,
         )
+        return model
     except ValueError as error:  # sizes and kinds that the networks cannot have
         raise UserError(f"{error} Settings: data.image_size, model.*.") from error
 
@@ -241,7 +242,7 @@ class Translator:
             shapes.image_size,
             shapes.fit,
             shapes.source.nearest,
-            shapes.scale,  # type: ignore[arg-type]
+            shapes.scale,
         )
         fake = translate(
             self.model, coding.tensor(tiles, shapes.source), stochastic=stochastic, seed=seed
