@@ -1,19 +1,27 @@
 """Pix2Pix in PyTorch, for comparison of speed only: the same layers, losses and step as ours.
 
-Runs in PyTorch's own environment and imports nothing of this package. Prints one line of JSON.
+Runs in PyTorch's own environment and imports nothing of this package. Answers every
+line on stdin with one run, as a line of JSON; `train_step.py` is its caller.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+def instance_norm(channels: int) -> nn.Module:
+    """Instance norm as group norm of one channel each: equal values, and its kernel is faster on
+    CPUs (9.3 against 8.2 images/s of the whole step at 128 px)."""
+    return nn.GroupNorm(channels, channels, eps=1e-5)
 
 
 class Level(nn.Module):
@@ -25,7 +33,7 @@ class Level(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(width_in, width, 4, stride=2, padding=1, bias=False)]
         if norm_down:
-            layers.append(nn.InstanceNorm2d(width, affine=True))
+            layers.append(instance_norm(width))
         self.down = nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
         self.below = below
         self.dropout = dropout
@@ -37,7 +45,7 @@ class Level(nn.Module):
         if last:
             self.up = nn.Sequential(*up, nn.Tanh())
             return
-        up.append(nn.InstanceNorm2d(width_out, affine=True))
+        up.append(instance_norm(width_out))
         if self.dropout:
             up.append(nn.Dropout(self.dropout))
         self.up = nn.Sequential(*up, nn.ReLU(inplace=True))
@@ -81,7 +89,7 @@ def patch70(channels: int, base: int = 64) -> nn.Module:
     for width_in, width, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
         layers += [
             nn.Conv2d(base * width_in, base * width, 4, stride=stride, padding=1, bias=False),
-            nn.InstanceNorm2d(base * width, affine=True),
+            instance_norm(base * width),
             nn.LeakyReLU(0.2, inplace=True),
         ]
     return nn.Sequential(*layers, nn.Conv2d(base * 8, 1, 4, padding=1))
@@ -102,10 +110,8 @@ def training_step(
     discriminator_adam = torch.optim.Adam(discriminator.parameters(), **rates)
     softplus = functional.softplus
 
-    def precision() -> contextlib.AbstractContextManager[object]:
-        if bfloat16:
-            return torch.autocast("cpu", torch.bfloat16)
-        return contextlib.nullcontext()
+    def precision() -> Any:
+        return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
 
     def step(source: Tensor, target: Tensor) -> Tensor:
         with precision():
@@ -135,40 +141,37 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--form", choices=["eager", "compile"], default="eager")
+    parser.add_argument(
+        "--form", choices=["channels_last", "contiguous", "compile"], default="channels_last"
+    )
     parser.add_argument("--seconds", type=float, default=6.0, help="of one run")
-    parser.add_argument("--runs", type=int, default=0, help="0 waits for a line on stdin per run")
     options = parser.parse_args()
 
     torch.manual_seed(0)
+    layout = torch.contiguous_format if options.form == "contiguous" else torch.channels_last
     generator, discriminator = unet(options.image_size, 3), patch70(6)
     for network in (generator, discriminator):
         start_weights(network)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=layout)
     step = training_step(generator, discriminator, options.precision == "bfloat16")
     if options.form == "compile":
         generator.compile()
         discriminator.compile()
 
     shape = (options.batch_size, 3, options.image_size, options.image_size)
-    source, target = (
-        (2 * torch.rand(shape) - 1).to(memory_format=torch.channels_last) for _ in range(2)
-    )
+    source, target = ((2 * torch.rand(shape) - 1).to(memory_format=layout) for _ in range(2))
     for _ in range(3):
         step(source, target)
     parameters = [sum(p.numel() for p in n.parameters()) for n in (generator, discriminator)]
     print(json.dumps({"ready": torch.__version__, "parameters": parameters}), flush=True)
 
-    while options.runs > 0 or input():
-        options.runs -= 1
+    for _ in sys.stdin:
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < options.seconds:
-            loss = float(step(source, target))
+            float(step(source, target))
             count += 1
         rate = count * options.batch_size / (time.perf_counter() - start)
-        print(json.dumps({"images_per_second": rate, "steps": count, "loss": loss}), flush=True)
-        if options.runs == 0:
-            return
+        print(json.dumps({"images_per_second": rate}), flush=True)
 
 
 if __name__ == "__main__":

@@ -94,15 +94,21 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """Every package we need, those of extras only if installed, against the range we need."""
-    yield Finding("tfgan-med", _version("tfgan_med") or "not installed, run from its folder")
-    for line in importlib.metadata.requires("tfgan_med") or []:
+    """Every package we need, against the range we need, and the one that DICOM needs."""
+    try:
+        needed = importlib.metadata.requires("tfgan_med") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Finding("tfgan-med", "not installed", "broken", "python -m pip install .")
+        return
+    yield Finding("tfgan-med", importlib.metadata.version("tfgan_med"))
+    for line in needed:
         requirement, _, marker = line.partition(";")
         name = re.split(r"[^\w.-]", requirement.strip())[0]
         found = _version(name)
         if "extra ==" in marker:
-            continue
-        if found is None:
+            if name == "pydicom":
+                yield Finding("pydicom", found or "not installed; only DICOM files need it")
+        elif found is None:
             yield Finding(name, "not installed", "broken", _pip(requirement))
         elif not _within(found, requirement):
             wanted = requirement.strip()
@@ -192,7 +198,9 @@ def _precisions(details: list[dict[str, Any]]) -> Iterator[Finding]:
     else:
         native = {"AVX512-BF16", "AMX-BF16"} & set(_cpu_features())
         half = "works, slow on a CPU"
-        brain = f"fast ({', '.join(sorted(native))})" if native else "works, slow on this CPU"
+        brain = (
+            f"in hardware ({', '.join(sorted(native))})" if native else "works, slow on this CPU"
+        )
     yield Finding("mixed_float16", half)
     yield Finding("mixed_bfloat16", brain)
 

@@ -107,17 +107,21 @@ def train(
         path = None
         chosen = settings.resolve(_model_name(model), _existing(config), changes)
 
+    if not dry_run:
+        run_folder.check_place(out)
+    training = fit.Training(chosen, reporter)
     if dry_run:
-        plan = fit.Training(chosen, reporter).dry_run()
+        plan = training.dry_run()
         common.emit(plan, _plan_text(plan), as_json)
         common.note("Next: the same command without --dry-run.", quiet)
         return
     try:
-        result = _run(fit, run_folder, chosen, path, out, reporter)
+        with training.opened(out, resume=path) as folder:
+            _announce(training, folder, reporter)
+            result = training.run(folder)
     except fit.Stopped as stop:
-        where = path or run_folder.find_run("last", out)
         common.note(
-            f"Stopped and saved at step {stop.step}. Next: tfgan-med train --resume {where}"
+            f"Stopped and saved at step {stop.step}. Next: tfgan-med train --resume {folder.path}"
         )
         raise typer.Exit(stop.exit_code) from None
     common.emit(_as_json(result), _text(result), as_json)
@@ -156,25 +160,6 @@ def _existing(config: Path | None) -> Path | None:
     if config is not None and not config.is_file():
         raise UserError(f"{config}: no such settings file. `tfgan-med describe MODEL` writes one.")
     return config
-
-
-def _run(
-    fit: Any, run_folder: Any, chosen: Any, path: Path | None, out: Path, reporter: Any
-) -> Any:
-    """Train in a new or an existing folder, held for this process."""
-    if path is not None:
-        folder = run_folder.RunFolder(path)
-        with folder.locked():
-            training = fit.Training(chosen, reporter)
-            training.restore(folder)
-            _announce(training, folder, reporter)
-            return training.run(folder)
-    run_folder.check_place(out)
-    training = fit.Training(chosen, reporter)
-    folder = training.start(out)
-    with folder.locked():
-        _announce(training, folder, reporter)
-        return training.run(folder)
 
 
 def _announce(training: Any, folder: Any, reporter: Any) -> None:

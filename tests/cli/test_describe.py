@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
+
+from typer.testing import CliRunner
 
 from tfgan_med import config
 from tfgan_med.cli import describe
-from typer.testing import CliRunner
 from tfgan_med.cli.app import app
 
-
-class Cli(Protocol):
-    def __call__(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]: ...
+if TYPE_CHECKING:
+    from tests.conftest import Cli
 
 
 def test_list_names_every_kind_with_what_it_is(cli: Cli) -> None:

@@ -9,17 +9,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer.main
+
 from tfgan_med.cli.app import app
 
+if TYPE_CHECKING:
+    from tests.conftest import Cli
+
 HEAVY = {"tensorflow", "keras", "numpy", "scipy", "h5py", "yaml", "PIL", "pandas", "sklearn"}
-
-
-class Cli(Protocol):
-    def __call__(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]: ...
 
 
 def commands(

@@ -1,4 +1,5 @@
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from tfgan_med.layers import normalization as module
 from tfgan_med.layers.normalization import InstanceNormalization, normalization
 
 
-def built(channels: int, **options: object) -> InstanceNormalization:
+def built(channels: int, **options: Any) -> InstanceNormalization:
     layer = InstanceNormalization(**options)
     layer.build((None, 16, 16, channels))
     return layer
@@ -31,8 +32,9 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def test_values_are_those_of_tensorflow_addons_and_keras(form: str, shared: Path) -> None:
-    golden = np.load(shared / "golden" / "metrics.npz")
+def test_values_are_those_of_tensorflow_addons_and_keras(
+    form: str, golden: Mapping[str, npt.NDArray[Any]]
+) -> None:
     layer = built(4)
     layer.gamma.assign(golden["in/inorm/nhwc/gamma"])
     layer.beta.assign(golden["in/inorm/nhwc/beta"])

@@ -20,14 +20,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "smoke"
 def train(system: str, runs: Path, *changes: str, resume: Path | None = None) -> Path:
     if resume is None:
         chosen = settings.resolve(system, CONFIGS / f"{system}.yaml", changes)
-        training = fit.Training(chosen, Reporter(quiet=True))
-        folder = training.start(runs)
     else:
-        folder = run_folder.RunFolder(resume)
-        training = fit.Training(fit.resume_settings(resume, changes), Reporter(quiet=True))
-        training.restore(folder)
-    training.run(folder)
-    return folder.path
+        chosen = fit.resume_settings(resume, changes)
+    training = fit.Training(chosen, Reporter(quiet=True))
+    with training.opened(runs, resume) as folder:
+        return training.run(folder).run
 
 
 def state(run: Path, step: int) -> dict[str, np.ndarray]:

@@ -86,7 +86,7 @@ def test_one_score_sees_a_window_of_its_receptive_field(kind: str) -> None:
         score = scores[0, middle, middle, 0]
     for gradient in tape.gradient(score, [source, target]):
         rows, columns = np.nonzero(gradient.numpy()[0, :, :, 0])
-        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (field, field)
+        assert (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) == (field, field)
 
 
 def test_the_image_kind_gives_one_score_that_sees_everything() -> None:
@@ -110,8 +110,6 @@ def test_aliases_name_the_discriminators_of_the_thesis() -> None:
 def test_the_condition_comes_first() -> None:
     model = patch_discriminator("pixel", 16, (2, 3), base=4)
     kernel = model.get_layer("layer0_conv").kernel
-    kernel.assign(np.zeros(kernel.shape))
-    kernel[:, :, 2:].shape.assert_is_compatible_with((1, 1, 3, 4))
     values = np.zeros(kernel.shape, np.float32)
     values[0, 0, :2] = 1.0
     kernel.assign(values)
@@ -144,12 +142,12 @@ def test_pooling_centers_windows_on_even_pixels_and_counts_only_what_is_there() 
 
 
 def test_too_many_scales_for_the_picture_are_refused() -> None:
-    with pytest.raises(ValueError, match='"patch70" needs pictures of at least 17 .*received 16'):
+    with pytest.raises(ValueError, match=r'"patch70" needs pictures of at least 17 .*received 16'):
         patch_discriminator("patch70", 64, (1, 1), num_scales=3)
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:
-    with pytest.raises(UserError, match='no discriminator "patch71".*mean "patch70".*pixel'):
+    with pytest.raises(UserError, match=r'no discriminator "patch71".*mean "patch70".*pixel'):
         patch_discriminator("patch71", 64, (1, 1))
     assert set(PATCH_KINDS) >= {"pixel", "image", *TABLE}
 

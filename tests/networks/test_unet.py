@@ -118,7 +118,7 @@ def test_starting_weights_are_normal_with_deviation_0_02() -> None:
 
 def test_leaky_slope_is_0_2() -> None:
     layer = unet_generator(64, 1, 1, base=4).get_layer("down0_relu")
-    assert float(layer(np.float32([-1.0]))[0]) == pytest.approx(-0.2)
+    assert float(layer(np.array([-1.0], np.float32))[0]) == pytest.approx(-0.2)
 
 
 @pytest.mark.parametrize("upsample", ["transposed", "resize"])
@@ -130,7 +130,7 @@ def test_an_image_is_the_same_alone_and_in_a_batch(upsample: str) -> None:
 
 def test_the_bottleneck_differs_between_conditions() -> None:
     model = unet_generator(64, 1, 3, base=16)
-    inside = keras.Model(model.inputs, model.get_layer("down5_relu").output)
+    inside = keras.Model(model.input, model.get_layer("down5_relu").output)
     features = np.asarray(inside(conditions(2, 64)))
     assert np.abs(features[0] - features[1]).max() > 0.1 * np.abs(features).max()
 

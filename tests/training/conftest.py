@@ -18,17 +18,12 @@ def train() -> Callable[..., Any]:
     from tfgan_med.training.progress import Reporter
 
     def run(runs: Path, *changes: str, resume: Path | None = None) -> Any:
-        from tfgan_med.training.run_folder import RunFolder
-
-        if resume is not None:
-            folder = RunFolder(resume)
-            training = fit.Training(fit.resume_settings(resume, changes), Reporter(quiet=True))
-            with folder.locked():
-                training.restore(folder)
-                return training.run(folder)
-        training = fit.Training(settings.resolve("pix2pix", SMOKE, changes), Reporter(quiet=True))
-        folder = training.start(runs)
-        with folder.locked():
+        if resume is None:
+            chosen = settings.resolve("pix2pix", SMOKE, changes)
+        else:
+            chosen = fit.resume_settings(resume, changes)
+        training = fit.Training(chosen, Reporter(quiet=True))
+        with training.opened(runs, resume) as folder:
             return training.run(folder)
 
     return run

@@ -13,6 +13,7 @@ THUMBNAIL = 64
 """Side of a thumbnail, pixels."""
 
 _COARSE = 16
+_MANY = 10  # pictures whose mean says what a fixed camera always shows
 
 # Measured: JPEG copies of quality 85 agree in detail by 0.982 and more, different castings from one
 # mold by 0.968 at most; one part photographed twice may lie below that, so a person should look.
@@ -47,34 +48,31 @@ def near_duplicates(thumbnails: npt.NDArray[np.float32]) -> list[Pair]:
     """Pairs of nearly identical pictures.
 
     Two pictures are taken for one if they look alike coarsely (16 x 16 means, correlation 0.99) and
-    agree in what is left when the coarse picture is taken away (64 x 64, correlation 0.972).
-    Pictures of the same kind, such as chest X-rays, agree in the first and not in the second;
-    a picture that was saved again agrees in both.
+    agree in what is left when the coarse picture is taken away (64 x 64, correlation 0.972), also
+    after the mean of all pictures has been taken away from that. Pictures of the same kind agree in
+    the first, those of a fixed camera in the first two; a picture that was saved again in all.
 
     Args:
         thumbnails: `(pictures, 64, 64)`.
     Returns:
         The pairs, in order. Constant pictures are in none.
     """
-    count = len(thumbnails)
     coarse = _means(thumbnails, _COARSE)
-    detail = thumbnails - np.repeat(
-        np.repeat(coarse, THUMBNAIL // _COARSE, axis=1), THUMBNAIL // _COARSE, axis=2
-    )
-    looks, details = _unit(coarse), _unit(detail)
+    factor = THUMBNAIL // _COARSE
+    looks = _unit(coarse)
+    details = _unit(thumbnails - coarse.repeat(factor, axis=1).repeat(factor, axis=2))
+    own = _unit(details - details.mean(axis=0)) if len(thumbnails) >= _MANY else details
     pairs = []
-    for start in range(0, count, 512):  # blocks, so that memory stays small for large sets
-        alike = looks[start : start + 512] @ looks.T > _ALIKE[0]
-        first, second = np.nonzero(alike)
-        first += start
-        first, second = first[first < second], second[first < second]
-        for part in np.array_split(np.arange(len(first)), 1 + len(first) // 8192):
-            agreement = (details[first[part]] * details[second[part]]).sum(axis=1)
-            look = (looks[first[part]] * looks[second[part]]).sum(axis=1)
-            same = (look > _SAME[0]) & (agreement > _SAME[1])
-            for index in np.flatnonzero(agreement > _ALIKE[1]):
-                where = part[index]
-                pairs.append(Pair(int(first[where]), int(second[where]), bool(same[index])))
+    for start in range(0, len(thumbnails), 512):  # blocks, so that memory stays small
+        rows = slice(start, start + 512)
+        alike = (looks[rows] @ looks.T > _ALIKE[0]) & (own[rows] @ own.T > _ALIKE[1])
+        for row, second in zip(*np.nonzero(alike), strict=True):
+            first = start + row
+            look = float(looks[first] @ looks[second])
+            detail = float(min(details[first] @ details[second], own[first] @ own[second]))
+            if first < second and detail > _ALIKE[1]:
+                same = look > _SAME[0] and detail > _SAME[1]
+                pairs.append(Pair(int(first), int(second), same))
     return pairs
 
 

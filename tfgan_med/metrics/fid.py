@@ -12,17 +12,21 @@ where root finders take square roots of rounding noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
+
+from tfgan_med.metrics.base import Interval
 
 Features = npt.NDArray[np.floating[Any]]  # (images, features)
 Matrix = npt.NDArray[np.float64]
 
 _SMALL = 400  # below this side the singular values cost less than thinking about it
 _ALLOWED_ERROR = 2e-8  # bound on the relative error of the distance; see `_nuclear_norm`
+_FEWEST_RESAMPLED = 10
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
@@ -101,6 +105,92 @@ def diagonal_frechet_distance(real: Features, fake: Features) -> float:
     return mean_distance(real, fake) + float(spread @ spread)
 
 
+def bootstrap(
+    real: Features,
+    fake: Features,
+    repeats: int = 100,
+    seed: int = 0,
+    *,
+    ddof: int = 1,
+    level: float = 0.95,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Interval:
+    """Interval for the distance that is expected at these numbers of images.
+
+    It says how much the value would change with other images of the same kinds, as many as here.
+    It does not cover the distance at infinitely many images: the bias of small sets stays.
+
+    Drawing with replacement, the usual bootstrap, fails for this distance. Copies lower the rank
+    of the sample and raise the distance as if the set were a third smaller: in our simulation
+    (Gaussian and heavy-tailed features, 40 to 150 images, 16 to 400 features, see
+    `tests/metrics/test_fid.py`) its percentile interval covered the target in 0 to 30 of 100
+    repetitions, reflected at the estimate in 0 to 34. Instead a fifth of the images is left out
+    on both sides, without replacement, and the spread is scaled to the whole set (delete-d
+    jackknife, Shao and Wu 1989, eq. 2.2: factor kept / left out). A normal interval of this width
+    around the value covered the target in 95 to 100 of 100; it is up to half too wide where the
+    sets are equal. Images that belong together (several of a patient) make it too narrow.
+
+    Args:
+        real, fake: as `frechet_distance`, at least 10 images each.
+        repeats: subsets drawn, at least 20; the width has a relative error of about
+            `1 / sqrt(2 * repeats)`.
+        seed: of the subsets.
+        level: share of repetitions that should cover the target.
+        progress: called with the subsets done and all.
+    Raises:
+        ValueError: too few images or repeats.
+    """
+    real, fake = _checked(real, "real"), _checked(fake, "generated")
+    if min(len(real), len(fake)) < _FEWEST_RESAMPLED or repeats < 20:
+        raise ValueError(
+            f"An interval needs {_FEWEST_RESAMPLED} images on each side and 20 repeats: received "
+            f"{len(real)} real, {len(fake)} generated images and {repeats} repeats."
+        )
+    generator = np.random.default_rng(seed)
+    values = np.empty(repeats)
+    for i in range(repeats):
+        subsets = (_without_a_fifth(features, generator) for features in (real, fake))
+        values[i] = frechet_distance(*subsets, ddof=ddof)
+        progress(i + 1, repeats)
+
+    factor = max(_kept(n) / (n - _kept(n)) for n in (len(real), len(fake)))
+    spread = float(np.sqrt(factor) * values.std(ddof=1)) * float(norm.ppf(0.5 + level / 2))
+    value = frechet_distance(real, fake, ddof=ddof)
+    return Interval(
+        low=max(value - spread, 0.0),
+        high=max(value + spread, 0.0),
+        level=level,
+        method="delete-a-fifth jackknife, normal; for the expected value at these counts",
+        repeats=repeats,
+    )
+
+
+def _kept(count: int) -> int:
+    return count - max(1, count // 5)
+
+
+def _without_a_fifth(features: Matrix, generator: np.random.Generator) -> Matrix:
+    chosen = generator.permutation(len(features))[: _kept(len(features))]
+    return features[chosen]
+
+
+def split_halves_distance(features: Features, seed: int = 0, *, ddof: int = 1) -> float:
+    """The floor: distance between two random halves of one set.
+
+    Generated images as good as the real ones have about this distance, at half the number of
+    images; with all images it would be about half of it.
+
+    Raises:
+        ValueError: fewer than 4 images.
+    """
+    values = _checked(features, "real")
+    if len(values) < 4:
+        raise ValueError(f"The floor needs 4 real images, received {len(values)}.")
+    order = np.random.default_rng(seed).permutation(len(values))
+    half = len(values) // 2
+    return frechet_distance(values[order[:half]], values[order[half : 2 * half]], ddof=ddof)
+
+
 def mean_and_covariance(features: Features) -> tuple[Matrix, Matrix]:
     """`mu` (features,) and `sigma` (features, features; n - 1), as TTUR's `.npz` files hold them."""
     values = _checked(features, "given")
@@ -124,12 +214,13 @@ def _factor(features: Matrix, ddof: int) -> Matrix:
 
 
 def _nuclear_norm(matrix: Matrix, apart: float) -> float:
-    """Sum of singular values, to 1e-9 of the distance `apart - 2 * sum` that it is meant for.
+    """Sum of singular values, precise enough for the distance `apart - 2 * sum`.
 
     Square roots of the eigenvalues of `M Mᵀ` are three times as fast as singular values and as
     good while the small ones stand clear of rounding noise. An eigenvalue λ is off by at most
     about ε λ_max (LAPACK Users' Guide, section 4.7), its root by that over `√λ + √(λ + ε λ_max)`.
-    The sum of these errors decides; in trials it was 10 to 1000 times the true error.
+    The sum of these errors decides; in 150 trials with steep, flat, heavy-tailed, nested and
+    localized spectra it was 9 to 1000 times the true error, and that below 3e-10 where it passed.
     """
     if min(matrix.shape) < _SMALL:
         return float(np.linalg.svd(matrix, compute_uv=False).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -150,7 +151,27 @@ class Training:
             "settings": self.settings.model_dump(mode="json"),
         }
 
-    def start(self, runs_dir: Path) -> RunFolder:
+    @contextlib.contextmanager
+    def opened(self, runs_dir: Path, resume: Path | None = None) -> Iterator[RunFolder]:
+        """The folder of a new run, or of one to go on with, held for this process.
+
+        Of several workers the chief alone keeps it; the others write to a temporary one.
+        """
+        with contextlib.ExitStack() as stack:
+            if resume is not None:
+                folder = RunFolder(resume)
+                if runtime.is_chief(self.strategy):
+                    stack.enter_context(folder.locked())
+                self.restore(folder)
+            if not runtime.is_chief(self.strategy):
+                temporary = stack.enter_context(tempfile.TemporaryDirectory())
+                folder = self._start(Path(temporary))
+            elif resume is None:
+                folder = self._start(runs_dir)
+                stack.enter_context(folder.locked())
+            yield folder
+
+    def _start(self, runs_dir: Path) -> RunFolder:
         """Make the run folder and write what is known before the first step."""
         name = self.settings.name or f"{self.settings.system}-{_slug(self.settings.data.path)}"
         folder = RunFolder.create(runs_dir, name)
@@ -259,10 +280,13 @@ class Training:
         return tf.function(lambda batch: strategy.run(replica_step, args=(batch,)))
 
     def _batches(self, start_step: int) -> Iterator[Any]:
+        """Each device's share of the batches one device would see, in the same order."""
         data = self.task.data.train_batches(self.train.batch_size, self.train.seed, start_step)
-        if self.strategy.num_replicas_in_sync > 1:
-            return iter(self.strategy.experimental_distribute_dataset(data))
-        return iter(data)
+        if self.strategy.num_replicas_in_sync == 1:
+            return iter(data)
+        return iter(
+            self.strategy.distribute_datasets_from_function(lambda context: share(data, context))
+        )
 
     def _calibrate(self) -> None:
         """Show the model real batches before the first step, for losses that scale themselves."""
@@ -403,6 +427,21 @@ class Training:
 def settings_text(run_settings: RunConfig, folder: RunFolder) -> str:
     """`config.yaml`: paths are relative to the run folder, so that it moves with its data."""
     return config.as_yaml(run_settings, commented=True, relative_to=folder.path)
+
+
+def share(data: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    """A worker's part of each global batch, in batches of one device."""
+
+    def part(batch: Any) -> Any:
+        def rows(tensor: tf.Tensor) -> tf.Tensor:
+            count = tf.shape(tensor)[0] // context.num_input_pipelines
+            start = count * context.input_pipeline_id
+            return tensor[start : start + count]
+
+        return tf.nest.map_structure(rows, batch)
+
+    batch_size = next(iter(data.element_spec.values())).shape[0]
+    return data.map(part).rebatch(batch_size // context.num_replicas_in_sync)
 
 
 @contextlib.contextmanager

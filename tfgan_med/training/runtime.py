@@ -20,7 +20,9 @@ def start(train: TrainConfig) -> tf.distribute.Strategy:
         tf.config.experimental.enable_op_determinism()
     gpus = _visible_gpus(train.device)
     if train.strategy == "multiworker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        _check_divisible(train.batch_size, strategy.num_replicas_in_sync)
+        return strategy
     if train.strategy == "mirrored" or (train.strategy == "auto" and len(gpus) > 1):
         kind = "GPU" if gpus else "CPU"
         devices = [device.name for device in tf.config.list_logical_devices(kind)]
@@ -64,6 +66,12 @@ def _check_divisible(batch_size: int, devices: int) -> None:
             "for it counts the pictures of all of them together. Use "
             f"--set train.batch_size={-(-batch_size // devices) * devices}, or --strategy none."
         )
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes the run: the only one, or worker 0 of several."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_type or resolver.task_id == 0
 
 
 def use_xla(train: TrainConfig) -> bool:
