@@ -55,10 +55,9 @@ def imports(path: Path, tree: ast.AST) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            origin = ".".join(
-                [*(above if node.level else []), *([node.module] * bool(node.module))]
-            )
+            named = [node.module] if node.module else []
+            above = package.split(".")[: package.count(".") + 2 - node.level]
+            origin = ".".join([*above, *named] if node.level else named)
             for alias in node.names:
                 whole = f"{origin}.{alias.name}"
                 yield node.lineno, whole if whole in MODULES else origin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,3 +91,39 @@ def test_columns_are_named_as_ours_is_theirs(data: Path) -> None:
     assert RUNNER.invoke(app, ["check", table, "--columns", "file=picture"]).exit_code == 0
     wrong = RUNNER.invoke(app, ["check", table, "--columns", "picture"])
     assert "OURS=THEIRS is expected" in str(wrong.exception)
+
+
+def test_nothing_of_a_patient_is_told_or_written(cli: Any, tmp_path: Path, planted: str) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra [dicom]")
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for n in range(3):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+        meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        path = folder / f"{planted}-{n}.dcm"
+        dataset = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        dataset.PatientName = dataset.PatientID = dataset.StudyDescription = planted
+        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 16, 16, 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 16
+        dataset.HighBit, dataset.PixelRepresentation = 15, 0
+        noise = np.random.default_rng(n).integers(0, 65536, (16, 16))
+        dataset.PixelData = noise.astype("<u2").tobytes()[: 100 if n == 2 else None]
+        dataset.save_as(path, enforce_file_format=True)
+    done = cli("check", folder, cwd=tmp_path)  # fails by itself if the name is printed
+    assert done.returncode == 1
+    assert "Error: truncated (1)\n  dicom-" in done.stdout
+    written = list((tmp_path / "check-scans").iterdir())
+    assert len(written) == 2
+    assert not any(planted.encode() in path.read_bytes() for path in written)
+
+
+def test_a_missing_folder_is_one_message_and_2(cli: Any, tmp_path: Path) -> None:
+    done = cli("check", tmp_path / "nothing", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert "no such folder or table" in done.stderr
+    assert not list(tmp_path.iterdir())

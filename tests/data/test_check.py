@@ -27,7 +27,7 @@ def scene(seed: int, size: int = 48, channels: int = 1) -> Array:
     image = Image.fromarray(noise.squeeze()).filter(ImageFilter.GaussianBlur(1.5))
     array = np.asarray(image, np.float32)
     low, high = array.min(), array.max()
-    return ((array - low) / (high - low) * 255).astype(np.uint8)
+    return np.asarray((array - low) / (high - low) * 255).astype(np.uint8)
 
 
 def mask(seed: int, size: int = 48) -> Array:

@@ -84,7 +84,7 @@ def test_a_monochrome1_twin_is_the_same_picture_with_the_same_window(
 ) -> None:
     stored = STORED.astype(np.int16) - 2048 if signed else STORED
     mirrored = (-1 if signed else 4095) - stored
-    scale = {"RescaleSlope": 2, "RescaleIntercept": -100}
+    scale: dict[str, Any] = {"RescaleSlope": 2, "RescaleIntercept": -100}
     plain = dicom(tmp_path / "a.dcm", stored, WindowCenter=300, WindowWidth=101, **scale)
     mirror = (
         -2 if signed else 2 * 4095
@@ -191,7 +191,7 @@ def test_no_word_of_header_or_name_reaches_report_logs_or_stderr(
     generator = np.random.default_rng(0)
     for number in range(4):
         stored = generator.integers(0, 4096, (48, 64)).astype(np.uint16)
-        wrong = {"StudyDate": planted, "PatientAge": planted} if number == 0 else {}
+        wrong: dict[str, Any] = {"StudyDate": planted, "PatientAge": planted} if number == 0 else {}
         burned = "YES" if number == 1 else "NO"
         path = root / "images" / f"{planted}-{number}.dcm"
         dicom(path, stored, planted, BurnedInAnnotation=burned, **wrong)

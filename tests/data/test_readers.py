@@ -1,10 +1,11 @@
-"""Folders and tables become items; what cannot be used is a fault that names file, row and column."""
+"""Folders and tables become items; what cannot be used is a fault that names its place."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ def draw(root: Path, names: Iterable[str]) -> Path:
     return root
 
 
-def opened(path: Path, **settings: object) -> ImageSet:
-    return opening.open_set(DataConfig(path=str(path), **settings))  # type: ignore[arg-type]
+def opened(path: Path, **settings: Any) -> ImageSet:
+    return opening.open_set(DataConfig(path=str(path), **settings))
 
 
 def ids(images: ImageSet) -> list[str]:

@@ -65,12 +65,14 @@ def near_duplicates(thumbnails: npt.NDArray[np.float32]) -> list[Pair]:
     pairs = []
     for start in range(0, len(thumbnails), 512):  # blocks, so that memory stays small
         rows = slice(start, start + 512)
-        alike = (looks[rows] @ looks.T > _ALIKE[0]) & (own[rows] @ own.T > _ALIKE[1])
-        for row, second in zip(*np.nonzero(alike), strict=True):
-            first = start + row
+        alike = np.triu(looks[rows] @ looks.T > _ALIKE[0], start + 1)
+        lefts, rights = np.flatnonzero(alike.any(axis=1)), np.flatnonzero(alike.any(axis=0))
+        agree = own[rows][lefts] @ own[rights].T > _ALIKE[1]
+        for place in np.argwhere(agree & alike[np.ix_(lefts, rights)]):
+            first, second = start + lefts[place[0]], rights[place[1]]
             look = float(looks[first] @ looks[second])
             detail = float(min(details[first] @ details[second], own[first] @ own[second]))
-            if first < second and detail > _ALIKE[1]:
+            if detail > _ALIKE[1]:
                 same = look > _SAME[0] and detail > _SAME[1]
                 pairs.append(Pair(int(first), int(second), same))
     return pairs
