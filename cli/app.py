@@ -11,7 +11,7 @@ import typer
 import tfgan_med
 from tfgan_med.errors import UserError
 
-from . import check, common, describe, doctor, quiet, train, translate
+from . import check, common, describe, doctor, evaluate, quiet, train, translate, weights
 
 app = typer.Typer(
     name="tfgan-med",
@@ -44,6 +44,8 @@ app.command()(translate.generate)
 app.command("list")(describe.list_names)
 app.command()(describe.describe)
 app.command()(doctor.doctor)
+app.add_typer(evaluate.app)
+app.add_typer(weights.app)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,12 @@ COMMANDS = dict(commands())
 NAMES = [" ".join(words) for words in COMMANDS]
 
 
+def processor_seconds() -> float:
+    """What finished child processes have computed; unlike wall time it bears a busy machine."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_help_is_quick_and_loads_nothing_heavy(name: str) -> None:
     program = (
@@ -46,16 +51,10 @@ def test_help_is_quick_and_loads_nothing_heavy(name: str) -> None:
     )
     spent = []
     for _ in range(3):
-        before = os.times()
+        before = processor_seconds()
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-        after = os.times()
+        spent.append(processor_seconds() - before)
         assert (done.returncode, done.stderr) == (0, "set()\n")
-        spent.append(
-            after.children_user
-            + after.children_system
-            - before.children_user
-            - before.children_system
-        )
     assert min(spent) < 0.5  # processor time: 0.2 s here, equal to wall time on an idle machine
 
 
@@ -110,7 +109,7 @@ def test_a_typo_is_one_message_and_exit_code_2(cli: Cli, arguments: list[str], h
     ],
 )
 def test_the_shell_completes_names(cli: Cli, words: str, expected: set[str]) -> None:
-    start = time.perf_counter()
+    before = processor_seconds()
     done = cli(
         env={
             "_TFGAN_MED_COMPLETE": "complete_bash",
@@ -118,7 +117,7 @@ def test_the_shell_completes_names(cli: Cli, words: str, expected: set[str]) -> 
             "COMP_CWORD": str(len(words.split()) - 1),
         }
     )
-    assert time.perf_counter() - start < 1.0
+    assert processor_seconds() - before < 0.5
     assert done.returncode == 0
     offered = set(done.stdout.split())
     assert expected <= offered

@@ -332,6 +332,19 @@ def test_the_overview_outlines_the_mask_on_the_picture(tmp_path: Path) -> None:
     assert not outlined[80:176, 80:176].any()
 
 
+def test_the_overview_shows_classes_in_colors_even_without_background(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    Image.fromarray(np.full((64, 64), 100, np.uint8)).save(tmp_path / "data/images/a.png")
+    halves = np.repeat(np.array([[1, 2]], np.uint8), 32, axis=1).repeat(64, axis=0)
+    Image.fromarray(halves).save(tmp_path / "data/labels/a.png")
+    config = DataConfig(path=str(tmp_path / "data"))
+    overview.overview(opening.open_set(config), tmp_path / "overview.png", config)
+    labels = np.asarray(Image.open(tmp_path / "overview.png"))[8 : 8 + 256, 264 : 264 + 256]
+    assert len({tuple(color) for color in labels.reshape(-1, 3).tolist()}) == 2
+    assert (labels[:, 0] != labels[:, -1]).any(axis=-1).all()
+
+
 @pytest.mark.parametrize("name", ["rbc-smear", "skin-isic2017", "facades", "cxr-nih"])
 def test_real_sets_are_fit_for_training(shared: Path, name: str) -> None:
     assert checked(shared / "data" / name).errors == ()

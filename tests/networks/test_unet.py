@@ -128,6 +128,18 @@ def test_an_image_is_the_same_alone_and_in_a_batch(upsample: str) -> None:
     np.testing.assert_allclose(model(x)[1:2], model(x[1:2]), atol=1e-5)
 
 
+def test_batch_norm_on_one_picture_is_instance_norm_with_the_same_weights() -> None:
+    """So pictures of a batch-norm generator can be made without touching its statistics."""
+    trained, twin = (
+        unet_generator(64, 1, 3, base=8, norm=norm, dropout=0.0) for norm in ("batch", "instance")
+    )
+    for index, weight in enumerate(trained.trainable_weights):
+        weight.assign(weight + 0.01 * np.cos(index + np.arange(weight.shape[-1])))
+    twin.set_weights([weight.numpy() for weight in trained.trainable_weights])
+    x = conditions(1, 64)
+    np.testing.assert_allclose(twin(x), trained(x, training=True), atol=1e-5)
+
+
 def test_the_bottleneck_differs_between_conditions() -> None:
     model = unet_generator(64, 1, 3, base=16)
     inside = keras.Model(model.input, model.get_layer("down5_relu").output)

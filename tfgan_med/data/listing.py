@@ -144,7 +144,7 @@ def _walk(
             continue
         if entry.is_symlink() and not inside(root, path):
             faults.append(
-                f"{_quoted(path.relative_to(root).as_posix())}: a link that leads out of the data "
+                f"{_quoted(root, path)}: a link that leads out of the data "
                 "folder or nowhere; it was not followed. Copy the files into the folder."
             )
         elif entry.is_dir():
@@ -162,6 +162,9 @@ def inside(root: Path, path: Path) -> bool:
         return False
 
 
-def _quoted(name: str) -> str:
-    """A name whose control characters are written out."""
+def _quoted(root: Path, path: Path) -> str:
+    """A file's name below the root, control characters written out; hashed if it is DICOM's."""
+    name = path.relative_to(root).as_posix()
+    if decode.SUFFIXES.get(path.suffix.lower()) == "DICOM":
+        return decode.hidden_name(name)
     return name if name.isprintable() else ascii(name)

@@ -106,7 +106,7 @@ def _tile(
     """One picture in the middle of a grey square, with the outlines of the item's masks."""
     array = arrays[role]
     if array.ndim == 2:
-        return _fitted(Image.fromarray(_colored(array)), Image.Resampling.NEAREST)
+        return _fitted(Image.fromarray(_colored(array, role)), Image.Resampling.NEAREST)
     low, high = window
     bytes_ = np.clip((array.astype(np.float32) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
     tile = _fitted(Image.fromarray(np.broadcast_to(bytes_, (*array.shape[:2], 3)).copy()))
@@ -119,10 +119,9 @@ def _tile(
     return tile
 
 
-def _colored(values: Array) -> npt.NDArray[np.uint8]:
-    """Masks in black and white, few classes in colours, objects in cycling colours."""
-    top = int(values.max())
-    if top == 0 or (len(np.unique(values)) <= 2):
+def _colored(values: Array, role: str) -> npt.NDArray[np.uint8]:
+    """Masks in black and white, classes and objects in cycling colours."""
+    if role not in ("labels", "instances"):
         return np.repeat(((values > 0) * np.uint8(255))[..., None], 3, axis=2)
     cycled = np.where(values > 0, 1 + (values.astype(np.int64) - 1) % (len(_LABEL_COLORS) - 1), 0)
     return np.asarray(_LABEL_COLORS[cycled])

@@ -197,6 +197,50 @@ def locate(name: str, given: Path | None = None) -> Path:
     return path
 
 
+def describe(name: str) -> dict[str, Any]:
+    """What is known and here of some weights, as plain values.
+
+    Returns:
+        `state` is `ready`, `missing` or `damaged`; `path` and `checksum` of the file that is here;
+        `files` that would serve, with checksums and addresses.
+    """
+    weights = _known(name)
+    path = find(name)
+    state, checksum = "missing", None
+    if path is not None:
+        state, checksum = _state_of(name, path)
+    return {
+        "name": name,
+        "state": state,
+        "about": weights.about,
+        "path": None if path is None else str(path),
+        "checksum": checksum,
+        "licence": weights.licence,
+        "files": [
+            {
+                "file": source.file,
+                "megabytes": round(source.size / 1e6),
+                "algorithm": source.algorithm,
+                "digest": source.digest,
+                "url": source.url,
+            }
+            for source in weights.sources
+        ],
+    }
+
+
+def _state_of(name: str, path: Path) -> tuple[str, str]:
+    try:
+        if path.suffix != ".npz":
+            source = verify(name, path)
+            return "ready", f"{source.algorithm} {source.digest}"
+        with np.load(path, allow_pickle=False) as stored:
+            origin = str(stored["sha256"]) if "sha256" in stored.files else files.sha256_of(path)
+        return "ready", f"made from the file with sha256 {origin}"
+    except (UserError, OSError, ValueError, EOFError) as error:
+        return "damaged", str(error)
+
+
 def vgg16_weights(given: Path | None = None) -> Path:
     """The VGG16 weight file for the perceptual loss; see `locate`."""
     return locate("vgg16", given)

@@ -177,7 +177,8 @@ def open_pictures(path: str, split: str = "auto", role: str = "images") -> Pictu
             ". Choose with --role."
         )
     parts = tuple(record.parts[role] for record in records)
-    return Pictures(path, parts, Counter(ahead(decode.picture_size, parts)))
+    sizes = Counter((height, width) for width, height in ahead(decode.picture_size, parts))
+    return Pictures(path, parts, sizes)
 
 
 def ahead(work: Callable[[Item], Output], items: Iterable[Item]) -> Iterator[Output]:
@@ -320,7 +321,7 @@ def evaluate_fid(
         ddof=ddof,
         floor=None if halves is None else max(halves, 0.0),
         seed=seed,
-        notes=_notes(len(real), len(fake), network, resize and (resize, fit), real, fake),
+        notes=_notes(real, fake, network, (resize, fit) if resize else None),
     )
 
 
@@ -369,15 +370,11 @@ def _color(real: set[int], fake: set[int]) -> str:
 
 
 def _notes(
-    count_real: int,
-    count_fake: int,
-    network: FeatureNetwork,
-    resized: tuple[int, Policy] | None | int,
-    real: Pictures,
-    fake: Pictures,
+    real: Pictures, fake: Pictures, network: FeatureNetwork, resized: tuple[int, Policy] | None
 ) -> tuple[str, ...]:
     """What a reader must know to use the number."""
     notes = []
+    count_real, count_fake = len(real), len(fake)
     fewest = min(count_real, count_fake)
     if fewest <= network.dimension:
         notes.append(
@@ -392,7 +389,7 @@ def _notes(
         )
     if count_real != count_fake:
         notes.append(f"Unequal counts: {count_real} real, {count_fake} generated.")
-    if isinstance(resized, tuple):
+    if resized:
         notes.append(f"All pictures were resized to {resized[0]} x {resized[0]} ({resized[1]}).")
     if network.name.startswith("inception"):
         notes.append(

@@ -95,7 +95,8 @@ def _parts(folder: Path, table: Table, row: Row, faults: list[str]) -> dict[str,
         value = value.replace("\\", "/")  # tables from Windows
         reason = path_fault(folder, value)
         if reason is not None:
-            name = "the path" if value.lower().endswith(".dcm") else shown(value)
+            private = any(v.strip().lower().endswith(".dcm") for v in row.values.values())
+            name = "the path" if private else shown(value)
             faults.append(f"{table.at(row, column)}: {name} {reason}")
             return {}
         parts[role] = Part(folder / value)

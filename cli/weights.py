@@ -1,0 +1,125 @@
+"""`tfgan-med weights`: which pretrained weights are here, and getting them here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfgan_med.errors import UserError
+
+from . import common
+
+app = typer.Typer(
+    name="weights",
+    help="Show and import pretrained weights.",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def weights() -> None:
+    """Show and import pretrained weights."""
+
+
+@app.command()
+def status(
+    as_json: common.Json = False, quiet: common.Quiet = False, debug: common.Debug = False
+) -> None:
+    """Which pretrained weights are on this machine, with their checksums.
+
+    Looks in the folder TFGAN_MED_WEIGHTS, then in the cache folder; opens no connection.
+
+    What is here:
+
+        tfgan-med weights status
+
+    For a program:
+
+        tfgan-med weights status --json
+    """
+    from tfgan_med.networks import pretrained
+
+    missing = []
+    for name in pretrained.REGISTRY:
+        entry = pretrained.describe(name)
+        common.emit(entry, _text(entry), as_json)
+        if entry["state"] != "ready":
+            missing.append(name)
+    first = missing[0] if missing else ""
+    common.note(
+        f"Next: tfgan-med weights import {first} FILE, or with network --download."
+        if first
+        else "Next: tfgan-med evaluate fid.",
+        quiet,
+    )
+
+
+@app.command("import")
+def import_(
+    name: Annotated[str, typer.Argument(help="Name as in `weights status`.")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="The published file, copied here.")
+    ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="Fetch it from where it is published.")
+    ] = False,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
+) -> None:
+    """Check weights and put them into the cache folder.
+
+    A file with another checksum than the published one is refused. PyTorch files are read without
+    PyTorch, and nothing in them is run.
+
+    A file brought to a machine without network:
+
+        tfgan-med weights import inception-2015 pt_inception-2015-12-05-6726825d.pth
+
+    With network:
+
+        tfgan-med weights import inception-2015 --download
+    """
+    from tfgan_med.networks import pretrained
+
+    if (file is None) == (not download):
+        raise UserError(
+            "Give either the file or --download. Known weights: "
+            f"{', '.join(pretrained.REGISTRY)}."
+        )
+    if file is not None:
+        common.load_tensorflow()  # to read a frozen graph and to know the network's shapes
+        pretrained.import_file(name, file)
+    else:
+        fetch(name, quiet)
+    entry = pretrained.describe(name)
+    common.emit(entry, _text(entry), as_json)
+    purpose = "train pix2pix with the perceptual loss" if name == "vgg16" else "evaluate fid"
+    common.note(f"Next: tfgan-med {purpose}.", quiet)
+
+
+def fetch(name: str, quiet: bool) -> None:
+    """Download weights with a progress bar; says to where the connection goes."""
+    from tfgan_med.networks import pretrained
+
+    common.load_tensorflow()
+    if name in pretrained.REGISTRY:
+        source = pretrained.REGISTRY[name].sources[0]
+        common.note(f"Downloading {source.url} ({source.size / 1e6:.0f} MB)", quiet)
+    with common.counting(name, 1, quiet) as progress:
+        pretrained.download(name, progress)
+
+
+def _text(entry: dict[str, Any]) -> str:
+    """A paragraph: name, state and purpose; then the file that is here, or those to bring."""
+    lines = []
+    if entry["path"]:
+        lines += [entry["path"], entry["checksum"]]
+    for source in entry["files"] if entry["state"] != "ready" else []:
+        lines += [f"{source['file']} ({source['megabytes']} MB)"]
+        lines += [f"  {source['algorithm']} {source['digest']}", f"  {source['url']}"]
+    lines.append(f"licence: {entry['licence']}")
+    title = f"{entry['name']}: {entry['state']}. {entry['about']}."
+    return "\n".join([title, *(f"  {line}" for line in lines)])
