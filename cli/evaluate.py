@@ -201,9 +201,9 @@ def _progress(quiet: bool) -> Iterator[Progress]:
 
 
 def _text(result: Result) -> str:
-    """The result as lines of a name and a value."""
+    """The value, then what it depends on, a line each."""
+    title = f"{_label(result.metric)} = {result.value:.4f} (lower is better)"
     rows = [
-        (_label(result.metric), f"{result.value:.4f}   (lower is better)"),
         ("protocol", result.protocol),
         ("network", f"{result.extractor}, {result.dimension} features"),
         ("weights", f"sha256 {result.weights_sha256[:16]}..."),
@@ -216,14 +216,14 @@ def _text(result: Result) -> str:
         rows.append(("covariance", "divided by n (StyleGAN2-ADA)"))
     if result.interval:
         span = result.interval
-        rows.insert(1, (f"{span.level:.0%} interval", f"{span.low:.4f} to {span.high:.4f}"))
+        rows.insert(0, (f"{span.level:.0%} interval", f"{span.low:.4f} to {span.high:.4f}"))
         rows.append(("interval by", f"{span.method}; {span.repeats} subsets, seed {result.seed}"))
     if result.floor is not None:
         half = result.count_real // 2
         rows.append(("floor", f"{result.floor:.4f} between two halves of {half} real pictures"))
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, *(f"Note: {note}" for note in result.notes)])
+    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([title, *lines, *(f"Note: {note}" for note in result.notes)])
 
 
 def _label(metric: str) -> str:

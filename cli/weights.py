@@ -86,8 +86,7 @@ def import_(
 
     if (file is None) == (not download):
         raise UserError(
-            "Give either the file or --download. Known weights: "
-            f"{', '.join(pretrained.REGISTRY)}."
+            f"Give either the file or --download. Known weights: {', '.join(pretrained.REGISTRY)}."
         )
     if file is not None:
         common.load_tensorflow()  # to read a frozen graph and to know the network's shapes

@@ -130,6 +130,9 @@ class DataConfig(Config):
     """Shares of train, val and test when we split."""
     split_seed: int = 0
     """Seed of the splits we make; kept apart from the training seed so that repeats share them."""
+    check: bool = True
+    """Refuse a set in which `tfgan-med check` finds what would make training wrong. If you know
+    better, for look-alikes that are different parts say, false trains all the same."""
     skip_bad: bool = False
     """Leave unreadable items out instead of refusing the set."""
     max_pixels: int = 100_000_000

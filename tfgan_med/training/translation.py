@@ -14,7 +14,7 @@ from PIL import Image
 from tfgan_med import files
 from tfgan_med.config import Config, load_yaml
 from tfgan_med.data import encoding as coding
-from tfgan_med.data import fitting, opening, splits, synthetic
+from tfgan_med.data import fitting, gate, opening, splits, synthetic
 from tfgan_med.data.encoding import Encoding
 from tfgan_med.data.pipeline import PairedData, prepare_pairs
 from tfgan_med.data.records import DataConfig, Part, Record, Split
@@ -51,9 +51,9 @@ class TranslationTask:
     def __init__(self, settings: RunConfig) -> None:
         self.settings = settings
         config: DataConfig = settings.data
-        self.data: PairedData = prepare_pairs(
-            splits.assign(opening.open_set(config), config), config
-        )
+        found = splits.assign(opening.open_set(config), config)
+        gate.require_fit(found, config)
+        self.data: PairedData = prepare_pairs(found, config)
         self.shapes = Shapes(
             system=settings.system,
             image_size=config.image_size,
