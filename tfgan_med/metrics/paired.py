@@ -6,6 +6,8 @@ compare them between models of one data set and look at the pictures too.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from skimage.metrics import structural_similarity
@@ -41,11 +43,13 @@ def paired_scores(targets: Images, fakes: Images) -> dict[str, float]:
 
 
 def _ssim(real: npt.NDArray[np.float64], fake: npt.NDArray[np.float64]) -> float:
+    """SSIM of one pair; on [0, 1], for its luminance term is not invariant to a shift."""
+    similarity: Any = structural_similarity  # scikit-image has no types
     return float(
-        structural_similarity(
-            real,
-            fake,
-            data_range=2.0,
+        similarity(
+            (real + 1.0) / 2.0,
+            (fake + 1.0) / 2.0,
+            data_range=1.0,
             channel_axis=-1,
             gaussian_weights=True,
             sigma=1.5,

@@ -122,9 +122,9 @@ class Training:
         )
         data = self.settings.data
         return (
-            f"{data.path}: {counts} pictures at {data.image_size} px, {self.task.shapes.source.role}"
-            f" to {self.task.shapes.target.role}; {parameters}; {self.total} steps of "
-            f"{self.train.batch_size} on {', '.join(runtime.describe_devices())}"
+            f"{data.path}: {counts} pictures at {data.image_size} px, "
+            f"{self.task.shapes.source.role} to {self.task.shapes.target.role}; {parameters}; "
+            f"{self.total} steps of {self.train.batch_size} on {', '.join(runtime.describe_devices())}"
         )
 
     def dry_run(self) -> dict[str, Any]:
@@ -411,8 +411,8 @@ class Training:
         return (
             f"Loss {name} became NaN or infinite at step {step}. {kept} Often: learning rate too "
             f"high ({rates}), or float16 where a value is too large. Start a new run with a lower "
-            f"rate, `--config {folder.path / 'config.yaml'} --set model.learning_rate=...`, or with "
-            "--precision float32."
+            f"rate, `--config {folder.path / 'config.yaml'} --set model.learning_rate=...`, or "
+            "with --precision float32."
         )
 
     def _out_of_memory(self, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md` of a run: what it is, on what it was trained, how good, what not to do with it."""
+"""`MODEL_CARD.md` of a run: what it is, what it was trained on, how good, what not to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ TEMPLATE = """\
 # {{ run }}
 
 {{ system }}, trained by tfgan_med {{ environment.tfgan_med }} (TensorFlow \
-{{ environment.tensorflow }}, Keras {{ environment.keras }}) on {{ environment.devices | join(", ") }}.
+{{ environment.tensorflow }}, Keras {{ environment.keras }}) on \
+{{ environment.devices | join(", ") }}.
 
 | | |
 |---|---|

@@ -1,6 +1,6 @@
 """The run folder: numbered, exclusive, movable, never overwritten; its checkpoints are whole.
 
-Layout: `config.yaml`, `environment.json`, `data.json`, `log.jsonl`, `log.txt`, `events/`, `samples/`,
+Layout: `config.yaml`, `environment.json`, `data.json`, `log.jsonl`, `events/`, `samples/`,
 `checkpoints/`, `weights/`, `MODEL_CARD.md`, and what the run made of its own test split.
 """
 
@@ -50,7 +50,7 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> Path:
     found = ", ".join(path.name for _, path in sorted(runs.items())[-3:]) or "no runs"
     raise UserError(
         f"{name}: no such run. Expected a run folder, a number or `last`; {runs_dir}/ holds "
-        f"{found}. Train one with `tfgan-med train pix2pix`, or name the folder of runs with --runs."
+        f"{found}. Train one with `tfgan-med train pix2pix`, or name the folder of runs (--runs)."
     )
 
 
@@ -134,8 +134,8 @@ class RunFolder:
         alive = other.get("host") != socket.gethostname() or _alive(int(other.get("pid", 0)))
         if alive and other:
             raise UserError(
-                f"{self.path.name}: in use by process {other['pid']} on {other['host']}. Wait until "
-                f"it ends or stop it; if it is surely gone, delete {lock}."
+                f"{self.path.name}: in use by process {other['pid']} on {other['host']}. Wait "
+                f"until it ends or stop it; if it is surely gone, delete {lock}."
             )
         lock.unlink(missing_ok=True)
 

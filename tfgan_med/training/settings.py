@@ -103,7 +103,7 @@ def settings_class(system: str) -> type[RunConfig]:
     return create_model(
         f"{model.__name__}Settings",
         __base__=RunConfig,
-        system=(Literal[system], Field(system, description="The model; `tfgan-med list models`.")),  # type: ignore[arg-type, valid-type]
+        system=(Literal[system], Field(system, description="The model; `tfgan-med list models`.")),  # type: ignore[arg-type]
         data=(DataConfig, Field(DataConfig(**model.defaults.get("data", {})), description="Data.")),
         model=(block, Field(block(), description="Networks, losses and optimizers.")),
         train=(
