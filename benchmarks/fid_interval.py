@@ -56,9 +56,10 @@ def main() -> None:
             widths.append(ours.high - ours.low)
             values.append(value)
         shares = " ".join(f"{share:9.2f}" for share in np.mean(covered, axis=0))
-        width = np.mean(widths) / (3.92 * np.std(values))
+        spread = np.std(values)
+        width = np.mean(widths) / (3.92 * spread)
         print(
-            f"{images:6} {features:8} {shift:5} {heavy!s:>5} | {target:6.3f} {np.std(values):5.3f} | "
+            f"{images:6} {features:8} {shift:5} {heavy!s:>5} | {target:6.3f} {spread:5.3f} | "
             f"{shares} ({width:.2f})",
             flush=True,
         )

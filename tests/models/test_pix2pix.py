@@ -180,7 +180,7 @@ def test_two_devices_give_the_weights_of_one(optimizer: str, pairs: Any) -> None
             model = make(dropout=0.0)
             if optimizer == "sgd":
                 for name in ("generator", "discriminator"):
-                    sgd = keras.optimizers.SGD(1e-2)
+                    sgd = keras.optimizers.SGD(1e-3)  # larger steps cross the kinks of L1
                     model.own_optimizer(name, sgd, model.networks[name])
         data = tf.data.Dataset.from_tensor_slices(pairs).batch(4).repeat()
         batches = iter(strategy.experimental_distribute_dataset(data))

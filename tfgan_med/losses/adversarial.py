@@ -60,7 +60,7 @@ def hinge_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Tensor
 def least_squares_discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Tensor:
     """`E[(D(x) - 1)²] + E[D(G(z))²]`, without the factor 1/2 of the paper and of TF-GAN.
 
-    Source: Mao et al., arXiv:1611.04076, eq. 9, in the form of Ponamarev's thesis, table 1.1.
+    Source: Mao et al., arXiv:1611.04076, eq. 9, in the form of Sobolev's thesis, table 1.1.
     """
     on_real = _mean(lambda real: ops.square(real - 1.0), real_logits)
     return on_real + _mean(ops.square, fake_logits)

@@ -46,7 +46,7 @@ class PerceptualLoss:
         MissingWeightsError: if the weights are neither given nor in the cache. Random weights
             are never used instead.
         UserError: for unknown layers or a wrong number of lambdas.
-    Source: Ponamarev's thesis, models 4 to 9; layers of Johnson et al., arXiv:1603.08155.
+    Source: Sobolev's thesis, models 4 to 9; layers of Johnson et al., arXiv:1603.08155.
     """
 
     def __init__(

@@ -15,11 +15,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import keras
 import tensorflow as tf
 from pydantic import Field
 
 from tfgan_med.batches import PairedBatch, Tensor
 from tfgan_med.config import Config
+from tfgan_med.layers.normalization import NormKind
 from tfgan_med.losses.adversarial import adversarial_loss
 from tfgan_med.losses.perceptual import PerceptualLoss
 from tfgan_med.losses.reconstruction import l1_loss
@@ -47,8 +49,8 @@ class Pix2PixConfig(Config):
     num_scales: int = Field(1, ge=1, le=3)
     """Discriminators of the same kind on the picture, its half and its quarter."""
     norm: Literal["instance", "batch"] = "instance"
-    """Normalization of both networks. With `batch`, pictures are made with batch statistics, one
-    at a time, as in the paper."""
+    """Normalization of both networks. After training with `batch`, each picture is normalized by
+    itself, as at the paper's batch size of 1."""
     upsample: Literal["transposed", "resize"] = "transposed"
     """`resize` (nearest, then convolution) avoids checkerboards at some cost in time."""
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
@@ -115,20 +117,24 @@ class Pix2Pix(GenerativeModel):
             ["generator", "discriminator", *terms, "real_score", "fake_score"], seed=seed
         )
         self.config = config
-        self.generator = unet_generator(
-            image_size,
-            source_channels,
-            target_channels,
-            base=config.generator_base,
-            norm=config.norm,
-            upsample=config.upsample,
-            dropout=config.dropout,
-            seed=seed,
-        )
+        self._shape = (image_size, source_channels, target_channels)
+        self._twin: keras.Model | None = None
+        self.generator = self._build_generator(config.norm)
         self.networks = {"generator": self.generator}
         if not inference:
             self._add_opponent(image_size, (source_channels, target_channels), schedule)
         self.finish()
+
+    def _build_generator(self, norm: NormKind) -> keras.Model:
+        config = self.config
+        return unet_generator(
+            *self._shape,
+            base=config.generator_base,
+            norm=norm,
+            upsample=config.upsample,
+            dropout=config.dropout,
+            seed=self.seed,
+        )
 
     def _add_opponent(self, image_size: int, channels: tuple[int, int], schedule: Schedule) -> None:
         """Discriminator, losses and optimizers: what only training needs."""
@@ -236,14 +242,22 @@ class Pix2Pix(GenerativeModel):
         """
         generator = self.average("generator")
         if self.config.norm == "batch":
-            # Moving statistics give washed-out or black pictures (PyTorch issues 285, 1329):
-            # batch statistics of one picture, as the paper. Dropout comes with them.
-            with self.undisturbed(generator, seed):
-                return tf.concat([generator(i[None], training=True) for i in images], axis=0)
+            generator = self._with_own_statistics(generator)
         if not stochastic:
             return generator(images, training=False)
         with self.undisturbed(generator, seed):
             return generator(images, training=True)
+
+    def _with_own_statistics(self, generator: keras.Model) -> keras.Model:
+        """The same network with each picture normalized by itself, as at batch size 1.
+
+        With moving statistics pictures come out washed-out or black
+        (junyanz/pytorch-CycleGAN-and-pix2pix, issues 285 and 1329).
+        """
+        if self._twin is None:
+            self._twin = self._build_generator("instance")
+        self._twin.set_weights([v.numpy() for v in generator.weights if "moving_" not in v.path])
+        return self._twin
 
 
 def mean_score(logits: list[Tensor]) -> Tensor:

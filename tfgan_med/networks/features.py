@@ -234,7 +234,8 @@ def foreign(
 
 
 def _compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return tf.function(function, reduce_retracing=True)
+    compiled: Callable[[Tensor], Tensor] = tf.function(function, reduce_retracing=True)
+    return compiled
 
 
 def _in_range(images: Tensor, values: Range) -> Tensor:

@@ -19,19 +19,22 @@ from tfgan_med.errors import UserError
 Array = npt.NDArray[Any]
 Tensor = Any
 
-COMPUTING = frozenset(
-    """
-    Abs Add AddN AddV2 AvgPool BatchNormWithGlobalNormalization BatchToSpaceND BiasAdd Cast
-    CheckNumerics Concat ConcatV2 Const Conv2D Conv2DBackpropInput DepthwiseConv2dNative Div
-    Dropout Elu Equal Exp ExpandDims Fill Floor FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3
-    GatherV2 Gather Greater GreaterEqual Identity IdentityN LeakyRelu Less LessEqual LogSoftmax
-    LRN MatMul Max MaxPool MaxPoolV2 Maximum Mean Min Minimum MirrorPad Mul Neg NoOp Pack Pad PadV2
-    Placeholder PlaceholderWithDefault Pow Prod Range RealDiv Reciprocal Relu Relu6 Reshape
-    ResizeBicubic ResizeBilinear ResizeNearestNeighbor Rsqrt Selu Shape Sigmoid Slice Softmax
-    Softplus SpaceToBatchND Split SplitV Sqrt Square SquaredDifference Squeeze StopGradient
-    StridedSlice Sub Sum Tanh Tile Transpose Unpack ZerosLike
-    """.split()
-)
+# fmt: off
+COMPUTING = frozenset((
+    "Abs", "Add", "AddN", "AddV2", "AvgPool", "BatchNormWithGlobalNormalization",
+    "BatchToSpaceND", "BiasAdd", "Cast", "CheckNumerics", "Concat", "ConcatV2", "Const", "Conv2D",
+    "Conv2DBackpropInput", "DepthwiseConv2dNative", "Div", "Dropout", "Elu", "Equal", "Exp",
+    "ExpandDims", "Fill", "Floor", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3",
+    "Gather", "GatherV2", "Greater", "GreaterEqual", "Identity", "IdentityN", "LRN", "LeakyRelu",
+    "Less", "LessEqual", "LogSoftmax", "MatMul", "Max", "MaxPool", "MaxPoolV2", "Maximum", "Mean",
+    "Min", "Minimum", "MirrorPad", "Mul", "Neg", "NoOp", "Pack", "Pad", "PadV2", "Placeholder",
+    "PlaceholderWithDefault", "Pow", "Prod", "Range", "RealDiv", "Reciprocal", "Relu", "Relu6",
+    "Reshape", "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "Rsqrt", "Selu",
+    "Shape", "Sigmoid", "Slice", "Softmax", "Softplus", "SpaceToBatchND", "Split", "SplitV",
+    "Sqrt", "Square", "SquaredDifference", "Squeeze", "StopGradient", "StridedSlice", "Sub",
+    "Sum", "Tanh", "Tile", "Transpose", "Unpack", "ZerosLike",
+))
+# fmt: on
 """Operations that compute tensors from tensors, of networks in common use."""
 
 _LARGEST_FILE = 2**31  # bytes; a protocol buffer cannot be larger

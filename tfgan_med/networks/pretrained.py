@@ -354,7 +354,7 @@ def import_file(name: str, path: Path) -> Path:
         state, sha256 = read_inception(path)
         _check_inception(state, path)
         with files.replacing(target) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, sha256=np.array(sha256), **state)
+            np.savez(stream, allow_pickle=False, sha256=np.array(sha256), **state)
         return target
     verify(name, path)
     if target.exists() and target.samefile(path):

@@ -146,7 +146,7 @@ class Preparation:
             )
         values = (raw.astype(np.float32) - low) * np.float32(255.0 / (high - low))
         values = np.clip(values, 0.0, 255.0)
-        return np.rint(values).astype(np.uint8) if self.rounded else values
+        return np.asarray(np.rint(values), np.uint8) if self.rounded else values
 
 
 def open_pictures(path: str, split: str = "auto", role: str = "images") -> Pictures:
@@ -172,10 +172,8 @@ def open_pictures(path: str, split: str = "auto", role: str = "images") -> Pictu
     if not records:
         raise DataError(f"{path}: no pictures in the split {split}. Choose --real-split all.")
     if role not in images.roles:
-        raise UserError(
-            f"{path}: its items have no {role}, but {', '.join(images.roles) or 'nothing in common'}"
-            ". Choose with --role."
-        )
+        present = ", ".join(images.roles) or "nothing in common"
+        raise UserError(f"{path}: its items have no {role}, but {present}. Choose with --role.")
     parts = tuple(record.parts[role] for record in records)
     sizes = Counter((height, width) for width, height in ahead(decode.picture_size, parts))
     return Pictures(path, parts, sizes)
