@@ -150,6 +150,28 @@ def test_a_rate_too_high_stops_with_the_name_of_the_loss_and_a_good_checkpoint(
     assert json.loads((run / "environment.json").read_text())["exit_code"] == 1
 
 
+def test_the_best_checkpoint_can_be_chosen_by_a_feature_distance(
+    train: Train, shared: Path, tmp_path: Path
+) -> None:
+    features = shared / "weights" / "mobilenet-v1-0.25-224-imagenet.pb"
+    result = train(
+        tmp_path,
+        "train.eval_metric=fid",
+        f"train.eval_features={features}",
+        "train.eval_features_output=MobilenetV1/Logits/AvgPool_1a/AvgPool:0",
+        "train.steps=2",
+        "train.sample_interval=1",
+    )
+    values = {}
+    for entry in log(result.run):
+        values.update({entry["step"]: entry["scores"]} if entry.get("split") == "val" else {})
+    name = next(name for name in values[0] if name.startswith("frechet_distance[mobilenet"))
+    best = json.loads((result.run / "checkpoints" / "best.json").read_text())
+    assert best["metric"] == name
+    assert best["value"] == pytest.approx(min(scores[name] for scores in values.values()), rel=1e-5)
+    assert all(scores[name] > 0 for scores in values.values())
+
+
 def test_the_watch_speaks_once_after_its_patience() -> None:
     watch = Watch(images=40, patience=3)
     sure = {"real_score": 4.0, "fake_score": -4.0}

@@ -19,7 +19,15 @@ from tfgan_med import config, files
 from tfgan_med.errors import TrainingError, UserError
 from tfgan_med.metrics.paired import HIGHER_IS_BETTER
 from tfgan_med.models.base import GenerativeModel, Schedule
-from tfgan_med.training import model_card, run_folder, runtime, settings, translation
+from tfgan_med.networks.features import FeatureNetwork
+from tfgan_med.training import (
+    evaluation,
+    model_card,
+    run_folder,
+    runtime,
+    settings,
+    translation,
+)
 from tfgan_med.training.callbacks import Budget, Events, Watch
 from tfgan_med.training.progress import Pace, Reporter, compact, duration
 from tfgan_med.training.run_folder import RunFolder
@@ -98,6 +106,7 @@ class Training:
         self.train: TrainConfig = run_settings.train
         self.reporter = reporter
         self.strategy = runtime.start(self.train)
+        self.network = self._feature_network()
         self.task = TranslationTask(run_settings)
         self.steps_per_epoch = self.task.data.steps_per_epoch(self.train.batch_size)
         self.total = self.train.steps or self.train.epochs * self.steps_per_epoch
@@ -109,6 +118,17 @@ class Training:
         self.step = 0
         self.best: dict[str, Any] | None = None
         self.warnings: list[str] = []
+
+    def _feature_network(self) -> FeatureNetwork | None:
+        """What `eval_metric: fid` measures with; missing weights stop the run before it starts."""
+        train = self.train
+        if train.eval_metric != "fid":
+            return None
+        return evaluation.Network(
+            protocol=train.eval_protocol,
+            features=train.eval_features,
+            output_name=train.eval_features_output,
+        ).load()
 
     # Before the first step ------------------------------------------------------------------
 
@@ -331,18 +351,22 @@ class Training:
         if not self.budget.allows():
             return False
         begin = time.perf_counter()
-        scores, spread = self.task.scores(self.model, self.task.watched, self.train.eval_images)
+        watched, count = self.task.watched, self.train.eval_images
+        scores, spread = self.task.scores(self.model, watched, count)
+        if self.network:
+            distance = self.task.distance(self.model, self.network, watched, count)
+            scores[self.network.metric] = distance
         seconds = time.perf_counter() - begin
         self.budget.spend(seconds)
-        self.events.scalars(self.step, scores, self.task.watched)
-        folder.log(step=self.step, split=self.task.watched, scores=compact(scores))
+        self.events.scalars(self.step, scores, watched)
+        folder.log(step=self.step, split=watched, scores=compact(scores))
         if self.step:
             self._warn(folder, self.watch.samples(spread["fake"], spread["target"]))
         return self._is_best(scores)
 
     def _is_best(self, scores: dict[str, float]) -> bool:
-        metric = self.train.eval_metric
-        value, sign = scores[metric], 1 if HIGHER_IS_BETTER[metric] else -1
+        metric = self.network.metric if self.network else self.train.eval_metric
+        value, sign = scores[metric], 1 if HIGHER_IS_BETTER.get(metric) else -1
         if self.best and sign * value <= sign * self.best["value"]:
             return False
         self.best = {"step": self.step, "value": value, "metric": metric}

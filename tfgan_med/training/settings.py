@@ -53,8 +53,12 @@ class TrainConfig(Config):
     eval_metric: Literal["l1", "ssim", "psnr", "fid"] = "l1"
     """What decides the best checkpoint, on the validation split; `fid` needs Inception weights
     or `eval_features`."""
+    eval_protocol: Literal["ttur", "clean", "pytorch-fid", "keras"] = "ttur"
+    """Protocol of `eval_metric: fid`, as in `tfgan-med evaluate fid`."""
     eval_features: Path | None = None
     """Feature network for `eval_metric: fid` in place of Inception; the value is named after it."""
+    eval_features_output: str | None = None
+    """Its tensor or layer with the features, where the file does not tell."""
     eval_images: int = Field(64, ge=2)
     """Validation pictures used, at most."""
     eval_share: float = Field(0.1, gt=0.0, le=1.0)

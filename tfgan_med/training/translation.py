@@ -20,6 +20,8 @@ from tfgan_med.data.pipeline import PairedData, prepare_pairs
 from tfgan_med.data.records import DataConfig, Part, Record, Split
 from tfgan_med.errors import DataError, UserError
 from tfgan_med.metrics import paired
+from tfgan_med.metrics.base import Extractor, Features, extract
+from tfgan_med.metrics.fid import frechet_distance
 from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
 from tfgan_med.ops import images
 from tfgan_med.training import run_folder
@@ -65,6 +67,7 @@ class TranslationTask:
         # Held-out pairs; a set too small for a validation split is watched on its training pairs.
         self.watched: Split = "val" if self.data.counts["val"] else "train"
         self._fixed: dict[str, tuple[Array, Array]] = {}
+        self._real_features: Features | None = None
 
     def build(self, schedule: Schedule) -> GenerativeModel:
         """The model, to be called in the scope of the strategy."""
@@ -103,6 +106,20 @@ class TranslationTask:
             "target": paired.variety(target),
             "fake": paired.variety(fake),
         }
+
+    def distance(
+        self, model: GenerativeModel, network: Extractor, split: Split, count: int
+    ) -> float:
+        """Fréchet distance between targets and translations of a split on a network's features.
+
+        Few pictures bias it upwards; it serves to compare checkpoints of one run.
+        """
+        source, target = self.fixed(split, count)
+        kind = self.shapes.target.kind
+        if self._real_features is None:
+            self._real_features = extract(network, images.as_rgb(target, kind), 32)
+        fake = extract(network, images.as_rgb(translate(model, source), kind), 32)
+        return frechet_distance(self._real_features, fake)
 
     def baseline(self, split: Split, count: int) -> dict[str, float]:
         """Scores of the mean training picture, which knows nothing of the condition."""
