@@ -160,6 +160,17 @@ def test_a_signal_saves_the_step_and_the_run_goes_on(
     assert json.loads(more.stdout)["steps"] == step + 2
 
 
+def test_a_deterministic_run_repeats_to_the_byte(cli: Any, tmp_path: Path) -> None:
+    for _ in range(2):
+        done = cli(*arguments("--deterministic", "--steps", "2", "--quiet"), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    first, second = (
+        path / "checkpoints" / "step-000002" / "model.weights.h5"
+        for path in sorted((tmp_path / "runs").iterdir())
+    )
+    assert first.read_bytes() == second.read_bytes()
+
+
 def kill_and_resume(folder: Path, kills: int) -> None:
     """SIGKILL a run that saves each step, at random moments; each time it must go on."""
     draw = random.Random(7)
