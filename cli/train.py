@@ -97,6 +97,7 @@ def train(
     common.load_tensorflow()
     from tfgan_med.training import fit, run_folder, settings
     from tfgan_med.training.progress import Reporter
+    from tfgan_med.training.stopping import Stopped
 
     reporter = Reporter(quiet)
     if resume is not None:
@@ -119,7 +120,7 @@ def train(
         with training.opened(out, resume=path) as folder:
             _announce(training, folder, reporter)
             result = training.run(folder)
-    except fit.Stopped as stop:
+    except Stopped as stop:
         common.note(
             f"Stopped and saved at step {stop.step}. Next: tfgan-med train --resume {folder.path}"
         )

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from tfgan_med.errors import UserError
-from tfgan_med.training import fit, run_folder, runtime
+from tfgan_med.training import run_folder, runtime
 from tfgan_med.training.settings import TrainConfig
 
 SMOKE = Path(__file__).resolve().parents[2] / "configs" / "smoke" / "pix2pix.yaml"
@@ -27,7 +27,7 @@ def test_workers_and_devices_share_each_batch_in_order() -> None:
         context = tf.distribute.InputContext(
             num_input_pipelines=2, input_pipeline_id=worker, num_replicas_in_sync=4
         )
-        seen.append([batch["x"].numpy().tolist() for batch in fit.share(data, context)])
+        seen.append([batch["x"].numpy().tolist() for batch in runtime.share(data, context)])
     assert seen[0] == [[0, 1], [2, 3], [8, 9], [10, 11], [16, 17], [18, 19]]
     assert seen[1] == [[4, 5], [6, 7], [12, 13], [14, 15], [20, 21], [22, 23]]
 

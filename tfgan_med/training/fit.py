@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import tensorflow as tf
@@ -32,22 +30,10 @@ from tfgan_med.training.callbacks import Budget, Events, Watch
 from tfgan_med.training.progress import Pace, Reporter, compact, duration
 from tfgan_med.training.run_folder import RunFolder
 from tfgan_med.training.settings import RunConfig, TrainConfig
+from tfgan_med.training.stopping import Stopped, stop_signals
 from tfgan_med.training.translation import TranslationTask
 
 CALIBRATION_IMAGES = 64
-
-
-class Stopped(Exception):  # noqa: N818 - not an error
-    """The user or the system asked the run to stop; everything is saved.
-
-    Attributes:
-        exit_code: 130 after SIGINT, 143 after SIGTERM.
-    """
-
-    def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by signal {number} at step {step}")
-        self.exit_code = 128 + number
-        self.step = step
 
 
 @dataclass(frozen=True)
@@ -144,7 +130,8 @@ class Training:
         return (
             f"{data.path}: {counts} pictures at {data.image_size} px, "
             f"{self.task.shapes.source.role} to {self.task.shapes.target.role}; {parameters}; "
-            f"{self.total} steps of {self.train.batch_size} on {', '.join(runtime.describe_devices())}"
+            f"{self.total} steps of {self.train.batch_size} on "
+            f"{', '.join(runtime.describe_devices())}"
         )
 
     def dry_run(self) -> dict[str, Any]:
@@ -305,7 +292,9 @@ class Training:
         if self.strategy.num_replicas_in_sync == 1:
             return iter(data)
         return iter(
-            self.strategy.distribute_datasets_from_function(lambda context: share(data, context))
+            self.strategy.distribute_datasets_from_function(
+                lambda context: runtime.share(data, context)
+            )
         )
 
     def _calibrate(self) -> None:
@@ -451,44 +440,6 @@ class Training:
 def settings_text(run_settings: RunConfig, folder: RunFolder) -> str:
     """`config.yaml`: paths are relative to the run folder, so that it moves with its data."""
     return config.as_yaml(run_settings, commented=True, relative_to=folder.path)
-
-
-def share(data: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
-    """A worker's part of each global batch, in batches of one device."""
-
-    def part(batch: Any) -> Any:
-        def rows(tensor: tf.Tensor) -> tf.Tensor:
-            count = tf.shape(tensor)[0] // context.num_input_pipelines
-            start = count * context.input_pipeline_id
-            return tensor[start : start + count]
-
-        return tf.nest.map_structure(rows, batch)
-
-    batch_size = next(iter(data.element_spec.values())).shape[0]
-    return data.map(part).rebatch(batch_size // context.num_replicas_in_sync)
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that receives SIGINT or SIGTERM, so that the step under way ends first.
-
-    A second signal stops at once, as without this.
-    """
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def millions(count: int) -> str:

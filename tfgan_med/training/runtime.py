@@ -74,6 +74,21 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver is None or not resolver.task_type or resolver.task_id == 0
 
 
+def share(data: tf.data.Dataset, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    """A worker's part of each global batch, in batches of one device."""
+
+    def part(batch: Any) -> Any:
+        def rows(tensor: tf.Tensor) -> tf.Tensor:
+            count = tf.shape(tensor)[0] // context.num_input_pipelines
+            start = count * context.input_pipeline_id
+            return tensor[start : start + count]
+
+        return tf.nest.map_structure(rows, batch)
+
+    batch_size = next(iter(data.element_spec.values())).shape[0]
+    return data.map(part).rebatch(batch_size // context.num_replicas_in_sync)
+
+
 def use_xla(train: TrainConfig) -> bool:
     """Whether the step is compiled: as asked, or on a GPU only."""
     if train.xla == "auto":
