@@ -215,13 +215,27 @@ class Pix2Pix(GenerativeModel):
     ) -> tuple[list[Tensor], Tensor]:
         """Half the adversarial loss on the pairs (source, target) and (source, fake)."""
         with tf.GradientTape() as tape:
-            real_logits = self.discriminator([source, target], training=True)
-            fake_logits = self.discriminator([source, fake], training=True)
+            real_logits, fake_logits = self._scores_of_both(source, target, fake)
             loss = self.config.d_loss_weight * self.adversarial.discriminator(
                 real_logits, fake_logits
             )
         self.minimize(loss, tape, "discriminator", self.discriminator)
         return real_logits, loss
+
+    def _scores_of_both(
+        self, source: Tensor, target: Tensor, fake: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Scores of real and translated pairs, in one pass where pictures do not interact."""
+        if self.config.norm == "batch":  # statistics of real and fake must not mix
+            return (
+                self.discriminator([source, target], training=True),
+                self.discriminator([source, fake], training=True),
+            )
+        conditions = tf.concat([source, source], axis=0)
+        pictures = tf.concat([target, tf.cast(fake, target.dtype)], axis=0)
+        scores = self.discriminator([conditions, pictures], training=True)
+        both = [tf.split(score, 2) for score in scores]
+        return [real for real, _ in both], [fake for _, fake in both]
 
     def _reconstruction(self, target: Tensor, fake: Tensor) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each term that compares with the target."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import keras
 from keras import layers
 
+from tfgan_med.layers.convolution import DoublingConvolution, HalvingConvolution
 from tfgan_med.layers.normalization import NormKind, normalization
 from tfgan_med.networks.initialization import normal_weights, seed_of
 
@@ -97,11 +98,8 @@ def unet_generator(
 def _down(x: Any, width: int, norm: NormKind, seed: int, path: str) -> Any:
     """Half the size: convolution, norm, leaky ReLU."""
     label = path.rpartition("/")[-1]
-    x = layers.Conv2D(
+    x = HalvingConvolution(
         width,
-        4,
-        strides=2,
-        padding="same",
         use_bias=False,
         kernel_initializer=normal_weights(seed, path),
         name=f"{label}_conv",
@@ -128,11 +126,8 @@ def _enlarge(x: Any, width: int, upsample: Upsampling, bias: bool, seed: int, pa
     label = path.rpartition("/")[-1]
     weights = normal_weights(seed, path)
     if upsample == "transposed":
-        return layers.Conv2DTranspose(
+        return DoublingConvolution(
             width,
-            4,
-            strides=2,
-            padding="same",
             use_bias=bias,
             kernel_initializer=weights,
             name=f"{label}_conv",
