@@ -37,7 +37,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, jitter and noise.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32, mixed_float16 or mixed_bfloat16.")
+        str | None, typer.Option(help="auto, float32, mixed_float16 or mixed_bfloat16.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, gpu or gpu:NUMBER.")] = None,
     strategy: Annotated[

@@ -42,6 +42,17 @@ def test_an_absent_gpu_is_refused() -> None:
         runtime.start(TrainConfig(device="gpu:3"))
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"), [({"amx_bf16"}, "mixed_bfloat16"), (set(), "float32")]
+)
+def test_precision_auto_takes_bfloat16_where_the_processor_has_it(
+    flags: set[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "cpu_flags", lambda: flags)
+    assert runtime.settled(TrainConfig()).precision == expected
+    assert runtime.settled(TrainConfig(precision="mixed_float16")).precision == "mixed_float16"
+
+
 def test_xla_is_on_by_itself_with_a_gpu_only() -> None:
     assert not runtime.use_xla(TrainConfig())
     assert runtime.use_xla(TrainConfig(xla="on"))

@@ -88,12 +88,12 @@ class Training:
     """
 
     def __init__(self, run_settings: RunConfig, reporter: Reporter) -> None:
-        self.settings = run_settings
-        self.train: TrainConfig = run_settings.train
+        self.train: TrainConfig = runtime.settled(run_settings.train)
+        self.settings = run_settings.model_copy(update={"train": self.train})
         self.reporter = reporter
         self.strategy = runtime.start(self.train)
         self.network = self._feature_network()
-        self.task = TranslationTask(run_settings)
+        self.task = TranslationTask(self.settings)
         self.steps_per_epoch = self.task.data.steps_per_epoch(self.train.batch_size)
         self.total = self.train.steps or self.train.epochs * self.steps_per_epoch
         epochs = max(1, math.ceil(self.total / self.steps_per_epoch))
@@ -130,7 +130,7 @@ class Training:
         return (
             f"{data.path}: {counts} pictures at {data.image_size} px, "
             f"{self.task.shapes.source.role} to {self.task.shapes.target.role}; {parameters}; "
-            f"{self.total} steps of {self.train.batch_size} on "
+            f"{self.total} steps of {self.train.batch_size} in {self.train.precision} on "
             f"{', '.join(runtime.describe_devices())}"
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ from tfgan_med.training.settings import TrainConfig
 
 def start(train: TrainConfig) -> tf.distribute.Strategy:
     """Apply precision and determinism; return the strategy whose scope builds the model."""
-    keras.config.set_dtype_policy(train.precision)
+    keras.config.set_dtype_policy(settled(train).precision)
     if train.deterministic:
         tf.config.experimental.enable_op_determinism()
     gpus = _visible_gpus(train.device)
@@ -31,6 +32,24 @@ def start(train: TrainConfig) -> tf.distribute.Strategy:
             devices, cross_device_ops=None if gpus else tf.distribute.ReductionToOneDevice()
         )
     return tf.distribute.get_strategy()
+
+
+def settled(train: TrainConfig) -> TrainConfig:
+    """The settings with `precision: auto` decided for this machine, to be recorded."""
+    if train.precision != "auto":
+        return train
+    on_gpu = train.device != "cpu" and bool(tf.config.list_physical_devices("GPU"))
+    fast = not on_gpu and "amx_bf16" in cpu_flags()
+    return train.model_copy(update={"precision": "mixed_bfloat16" if fast else "float32"})
+
+
+def cpu_flags() -> set[str]:
+    """Instruction sets of the processor in Linux' words; empty where the system does not list."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()[2:]}
 
 
 def _visible_gpus(device: str) -> list[Any]:
