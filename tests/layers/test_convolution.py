@@ -57,5 +57,5 @@ def test_the_quick_form_is_kept_to_small_batches_of_known_shape() -> None:
 @pytest.mark.parametrize("make", [HalvingConvolution, DoublingConvolution])
 def test_a_layer_is_rebuilt_from_its_settings(make: Callable[..., keras.layers.Layer]) -> None:
     layer = make(5, use_bias=False, name="here")
-    again = type(layer).from_config(layer.get_config())  # type: ignore[attr-defined]
+    again = type(layer).from_config(layer.get_config())
     assert (again.filters, again.kernel_size, again.use_bias) == (5, (4, 4), False)

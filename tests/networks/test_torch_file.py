@@ -48,7 +48,7 @@ class Stored:
 PythonPickler: Any = vars(pickle)["_Pickler"]  # the one in Python, whose steps can be overridden
 
 
-class Writer(PythonPickler):  # type: ignore[misc]
+class Writer(PythonPickler):
     """Writes the instructions that PyTorch writes, without PyTorch."""
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:

@@ -209,7 +209,7 @@ def _factor(features: Matrix, ddof: int) -> Matrix:
     """
     n = len(features)
     centred = features - features.mean(axis=0)  # before any product: means may be large
-    factor = centred[1:] - centred[0] / (np.sqrt(n) + 1.0)
+    factor: Matrix = centred[1:] - centred[0] / (np.sqrt(n) + 1.0)
     factor /= np.sqrt(n - ddof)
     if n - 1 > features.shape[1]:
         factor = np.asarray(np.linalg.qr(factor, mode="r"), np.float64)
