@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,25 @@ def test_training_leaves_the_data_folder_untouched(cli: Any, shared: Path, tmp_p
     done = cli(*arguments("--data", data, "--steps", "2"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert state() == before
+
+
+def test_a_cut_off_picture_ends_training_with_its_name_and_the_cure(
+    cli: Any, tmp_path: Path
+) -> None:
+    from tfgan_med.data.builtin import materialize
+
+    shutil.copytree(materialize("builtin:smear?count=24&size=64"), tmp_path / "smear")
+    picture = sorted((tmp_path / "smear" / "images").iterdir())[3]
+    picture.write_bytes(picture.read_bytes()[:-200])
+    done = cli(*arguments("--data", "smear"), cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert picture.name in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/0*"))
+    skipped = cli(
+        *arguments("--data", "smear", "--set", "data.skip_bad=true", "--steps", "1"), cwd=tmp_path
+    )
+    assert skipped.returncode == 0, skipped.stderr
 
 
 def test_the_reader_of_a_pipe_may_leave(tmp_path: Path) -> None:
