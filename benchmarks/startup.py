@@ -31,7 +31,9 @@ def seconds_to_first_step() -> float:
         command = [*MAIN, "train", "pix2pix", "--config", str(SMOKE), "--out", folder]
         command += ["--steps", "1", "--set", "train.log_interval=1"]
         begin = time.perf_counter()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 if line.startswith("step 1/"):
