@@ -122,3 +122,25 @@ def test_a_failed_translation_leaves_no_folder(
     with pytest.raises(DataError):
         translation.translate_folder(translator, items, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_files_stay_apart() -> None:
+    paths = [Path("images/a.png"), Path("images/b.png-2"), Path("images/c.v1.png")]
+    assert translation.file_names(paths) == ["a", "b-2", "c.v1"]
+    assert translation.file_names([Path("x/a.png"), Path("y/a.png")]) == ["x-a", "y-a"]
+
+
+def test_the_runs_own_pictures_are_compared_at_network_size(
+    train: Any, shared: Path, tmp_path: Path
+) -> None:
+    data = shared / "data" / "skin-isic2017"  # pictures of several sizes
+    settings = (f"data.path={data}", "data.image_size=32", "train.steps=1")
+    tiled = ("data.fit=patches", "data.scale=0.125", "data.load_size=32")
+    for fit, count in ((("data.fit=stretch",), 17), (tiled, 17 * 4)):
+        run = train(tmp_path, *settings, *fit).run
+        for folder in ("translated", "reals"):
+            pictures = list((run / folder / "test" / "images").iterdir())
+            assert len(pictures) == count
+            for path in pictures:
+                with Image.open(path) as picture:
+                    assert picture.size == (32, 32)

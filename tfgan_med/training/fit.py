@@ -379,7 +379,9 @@ class Training:
         split = "test" if self.task.data.counts["test"] else self.task.watched
         pairs = min(self.task.data.counts[split], 256)
         scores, _ = self.task.scores(self.model, split, pairs)
-        translated = self._translate_test(folder) if split == "test" else None
+        translated = None
+        if split == "test":
+            translated = translation.write_split(self.task, self.model, folder, split)
         result = Result(
             run=folder.path,
             steps=self.step,
@@ -394,17 +396,6 @@ class Training:
         folder.log(event="finished", step=self.step, split=split, scores=compact(scores))
         model_card.write(folder, self.settings, self.task, result)
         return result
-
-    def _translate_test(self, folder: RunFolder) -> Path:
-        """The test conditions translated, and the real pictures of the same size beside them."""
-        for name in ("translated", "reals"):
-            files.remove_folder(folder.path / name)  # of an earlier end of this run
-        out = folder.path / "translated" / "test"
-        translator = translation.Translator(folder.path)
-        items = translation.conditions(translator, None, "test")
-        translation.translate_folder(translator, items, out)
-        translation.write_reals(self.task, "test", folder.path / "reals" / "test")
-        return out
 
     # Messages -------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -330,18 +331,18 @@ def translate_folder(
     """
     role = translator.shapes.source.role
     target = translator.shapes.target.role
+    names = file_names([record.parts[given_role].path for record, given_role in items])
     made: list[dict[str, Any]] = []
     with files.new_folder(out) as folder:
         for index, (record, given_role) in enumerate(items):
             part = record.parts[given_role]
-            stem = part.path.stem
             for sample in range(samples):
                 if len(made) == limit:
                     break
                 read_role = role if coding.kind_of(role) != "image" else given_role
                 number = seed + index * samples + sample
                 fake, seen = translator.translate_part(part, read_role, samples > 1, number)
-                name = stem if samples == 1 else f"{stem}-{sample:02d}"
+                name = names[index] if samples == 1 else f"{names[index]}-{sample:02d}"
                 path = synthetic.write_picture(folder / target / name, fake)
                 synthetic.write_picture(folder / role / name, condition_pixels(seen, role), False)
                 made.append(
@@ -352,19 +353,7 @@ def translate_folder(
                     }
                 )
             progress(index + 1, len(items))
-        synthetic.write_provenance(
-            folder,
-            run=translator.run.name,
-            system=translator.shapes.system,
-            weights={
-                "file": translator.weights_file.relative_to(translator.run).as_posix(),
-                "sha256": files.sha256_of(translator.weights_file),
-            },
-            role=target,
-            stochastic=samples > 1,
-            trained_on=trained_on(translator.run),
-            images=made,
-        )
+        _write_provenance(folder, translator.run, translator.shapes, translator.weights_file, made)
         if replace:
             files.remove_folder(out)
     return len(made)
@@ -390,30 +379,78 @@ def trained_on(run: Path) -> list[dict[str, Any]]:
     ]
 
 
-def write_reals(task: TranslationTask, split: Split, out: Path) -> int:
-    """Write the real pictures of a split at network size, as the generator's are."""
-    count = 0
-    target = task.shapes.target
-    with files.new_folder(out) as folder:
-        for record, picture in _real_pictures(task, split):
-            name = f"{Path(record).stem}"
-            synthetic.write_picture(folder / target.role / name, picture, synthetic=False)
-            count += 1
-    return count
+def write_split(
+    task: TranslationTask, model: GenerativeModel, folder: run_folder.RunFolder, split: Split
+) -> Path:
+    """Translate a split of the run's own data at network size, tile by tile.
+
+    Writes `translated/<split>/`, a synthetic folder, and the real pictures of the same size to
+    `reals/<split>/`; older ones are replaced. `evaluate fid` compares the two.
+
+    Returns:
+        The synthetic folder.
+    """
+    run, shapes = folder.path, task.shapes
+    translated, reals = run / "translated" / split, run / "reals" / split
+    for old in (translated, reals):
+        files.remove_folder(old)
+    ids = task.data.names(split)
+    names = iter(file_names([Path(i.replace("#", "-")) for i in ids]))
+    made: list[dict[str, Any]] = []
+    with files.new_folder(reals) as real_folder, files.new_folder(translated) as fake_folder:
+        for batch in task.data.eval_batches(split, batch_size=16):
+            source, target = np.asarray(batch["source"]), np.asarray(batch["target"])
+            sides = (
+                coding.picture(source, shapes.source),
+                coding.picture(target, shapes.target),
+                coding.picture(translate(model, source), shapes.target),
+            )
+            for condition, real, fake in zip(*sides, strict=True):
+                name = next(names)
+                for place in (real_folder, fake_folder):
+                    synthetic.write_picture(place / shapes.source.role / name, condition, False)
+                synthetic.write_picture(real_folder / shapes.target.role / name, real, False)
+                path = synthetic.write_picture(fake_folder / shapes.target.role / name, fake)
+                file = path.relative_to(fake_folder).as_posix()
+                made.append({"file": file, "condition": ids[len(made)], "seed": None})
+        weights = run / "weights" / "generator.weights.h5"
+        _write_provenance(fake_folder, run, shapes, weights, made)
+    return translated
 
 
-def _real_pictures(task: TranslationTask, split: Split) -> Iterator[tuple[str, Array]]:
-    shapes, config = task.shapes, task.settings.data
-    for record in task.data.records(split):
-        raw = coding.read(record.parts[shapes.target.role], shapes.target.role, config.max_pixels)
-        tiles, placement = fitting.fit(
-            raw, shapes.image_size, config.fit, shapes.target.nearest, config.scale
-        )
-        stored = coding.tensor(tiles, shapes.target)
-        yield (
-            record.id,
-            fitting.unfit(coding.picture(stored, shapes.target), placement, shapes.target.nearest),
-        )
+def file_names(paths: Sequence[Path]) -> list[str]:
+    """A name without suffix for each file: its stem, or its whole path where stems repeat."""
+    stems = [_without_suffix(path).name for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    common = Path(os.path.commonpath(paths))
+    if common in paths:
+        return [f"{index:05d}-{stem}" for index, stem in enumerate(stems)]
+    return ["-".join(_without_suffix(path.relative_to(common)).parts) for path in paths]
+
+
+def _without_suffix(path: Path) -> Path:
+    """`images/a.png-2`, the second tile of a picture, becomes `images/a-2`."""
+    suffix, dash, tile = path.suffix.partition("-")
+    return path.with_name(path.name.removesuffix(suffix + dash + tile) + dash + tile)
+
+
+def _write_provenance(
+    folder: Path, run: Path, shapes: Shapes, weights: Path, made: list[dict[str, Any]]
+) -> None:
+    synthetic.write_provenance(
+        folder,
+        run=run.name,
+        system=shapes.system,
+        weights={
+            "file": weights.relative_to(run).as_posix(),
+            "sha256": files.sha256_of(weights),
+        },
+        role=shapes.target.role,
+        stochastic=any(entry["seed"] is not None for entry in made),
+        trained_on=trained_on(run),
+        images=made,
+    )
 
 
 def save_sheet(path: Path, pixels: Array) -> None:
