@@ -219,7 +219,7 @@ def _next(report: Report, data: str) -> str:
     if report.ok:
         paired = len(report.ranges) > 1
         start = "train pix2pix " if paired else "train MODEL "
-        return f"Next: tfgan-med {start}--set {shlex.quote(f'data.path={data}')}"
+        return f"Next: tfgan-med {start}--data {shlex.quote(data)}"
     if unusable:
         return "Next: repair these files and check again, or see what is left with --skip-bad."
     return "Next: repair this and check again."

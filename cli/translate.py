@@ -112,7 +112,6 @@ def _translate(
         if value not in known:
             raise UserError(f"{value}: expected one of {', '.join(known)}.")
     common.load_tensorflow()
-    from tfgan_med import files
     from tfgan_med.training import run_folder, translation
 
     path = run_folder.find_run(run, runs)
@@ -139,5 +138,6 @@ def _translate(
         )
     result = {"folder": str(target), "pictures": made, "run": str(path)}
     common.emit(result, f"{made} pictures: {target}", as_json)
-    role = files.read_json(target / "provenance.json")["role"]
-    common.note(f"Next: tfgan-med evaluate fid --real REAL/{role} --fake {target}", quiet)
+    common.note(
+        f"Next: look at them; every command takes the folder: tfgan-med check {target}", quiet
+    )
