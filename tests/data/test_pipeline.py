@@ -18,8 +18,9 @@ from PIL import Image
 from tfgan_med.data import encoding
 from tfgan_med.data.jitter import Jitter, item_at
 from tfgan_med.data.opening import open_set
-from tfgan_med.data.pipeline import PairedData, group_hash, prepare_pairs
+from tfgan_med.data.pipeline import PairedData, prepare_pairs
 from tfgan_med.data.records import DataConfig, ImageSet, Part, Record, Split
+from tfgan_med.data.splits import group_hash
 from tfgan_med.errors import DataError, UserError
 
 Array = npt.NDArray[Any]

@@ -7,9 +7,7 @@ normalised on the fly.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from tfgan_med.data.arrays import Layout, Reader, Shelf
 from tfgan_med.data.encoding import Encoding as Encoding
 from tfgan_med.data.jitter import Jitter, item_at
 from tfgan_med.data.records import SPLITS, DataConfig, ImageSet, Record, Split
+from tfgan_med.data.splits import group_hash
 from tfgan_med.data.survey import Survey, choose_roles, refusal, survey
 from tfgan_med.errors import UserError
 
@@ -179,7 +178,7 @@ class PairedData:
             "id": record.id,
             "split": record.split,
             "label": record.label,
-            "group": group_hash(record.group),
+            "group": None if record.group is None else group_hash(record.group),
             "size": [height, width],
             "dtype": self._survey.dtypes[record.id],
             "sha256": {
@@ -334,22 +333,6 @@ def load_size(config: DataConfig) -> int:
             f"from it. Use data.load_size={config.image_size} for no random crop, or more."
         )
     return size
-
-
-def group_hash(group: str | None) -> str | None:
-    """Hash of a patient or part under a key that stays on this machine.
-
-    Names of patients are guessed easily, so a plain hash would tell them; with the key, runs of
-    one machine can still be compared.
-    """
-    if group is None:
-        return None
-    path = files.cache_dir() / "group.key"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, secrets.token_bytes(32))
-        path.chmod(0o600)
-    return hmac.new(path.read_bytes(), group.encode(), "sha256").hexdigest()[:16]
 
 
 def _content_key(records: Sequence[Record], roles: Sequence[str], config: DataConfig) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from tfgan_med import files
 from tfgan_med.data import decode
 from tfgan_med.data.records import SPLITS, DataConfig, ImageSet, Record, Split
 from tfgan_med.data.tables import Row, Table, read_table, split_value
@@ -111,12 +113,17 @@ def leaks(images: ImageSet) -> list[tuple[str, str]]:
 
 
 def group_hash(group: str) -> str:
-    """A name for a group that does not tell the patient's: keyed SHA-256, 16 hexadecimal digits.
+    """Hash of a patient or part under a key that stays on this machine, 16 hexadecimal digits.
 
-    The same on every machine, so that runs and synthetic sets can be compared. It keeps names from
-    being read, not from being guessed by someone who can list them.
+    Names of patients are guessed easily, so a plain hash would tell them; with the key, runs of
+    one machine can still be compared.
     """
-    return hmac.new(b"tfgan_med group", group.encode(), hashlib.sha256).hexdigest()[:16]
+    path = files.cache_dir() / "group.key"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_bytes(path, secrets.token_bytes(32))
+        path.chmod(0o600)
+    return hmac.new(path.read_bytes(), group.encode(), hashlib.sha256).hexdigest()[:16]
 
 
 def _is_reported(images: ImageSet, value: str) -> bool:
