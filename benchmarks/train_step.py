@@ -1,6 +1,6 @@
 """Images per second of a Pix2Pix training step, ours beside the same networks in PyTorch.
 
-    python benchmarks/train_step.py --torch-python /work/venv/torch/bin/python
+    python benchmarks/train_step.py --torch-python TORCH_ENV/bin/python
 
 PyTorch lives in an environment of its own: `pip install torch numpy`. Every contestant is one
 process with its own model; they take turns, at least five times each, so that a busy machine is
