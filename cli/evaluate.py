@@ -1,113 +1,65 @@
-"""`tfgan-med evaluate`: how close generated pictures are to real ones."""
+"""`tfgan-med evaluate`: how close generated pictures are to real ones, and whether they copy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tfgan_med.errors import MissingWeightsError, UserError
 
-from . import common
-
-if TYPE_CHECKING:
-    from tfgan_med.metrics.base import Result
-    from tfgan_med.networks.features import FeatureNetwork
-    from tfgan_med.training.evaluation import Network, Progress
+from . import common, measuring
+from .measuring import (
+    FeatureOptions,
+    PerceptualOptions,
+    Reading,
+    RealAndFake,
+    TrainingOptions,
+    sharing,
+)
 
 app = typer.Typer(
     name="evaluate",
-    help="Measure how close generated pictures are to real ones.",
+    help="Measure how close generated pictures are to real ones, and look for copies.",
     no_args_is_help=True,
 )
-
-_SET = "folder, table or builtin:<name>"
 
 
 @app.callback()
 def evaluate() -> None:
-    """Measure how close generated pictures are to real ones."""
+    """Measure how close generated pictures are to real ones, and look for copies."""
+
+
+# Distances of features ----------------------------------------------------------------------------
 
 
 @app.command()
+@sharing(sets=RealAndFake, reading=Reading, features=FeatureOptions)
 def fid(
-    real: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", help=f"Real pictures: {_SET}; by default the run's test set."),
-    ] = None,
-    fake: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|RUN",
-            help=f"Generated pictures: {_SET}; or a run by folder, number or last (the default).",
-        ),
-    ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="ttur (the original), clean, pytorch-fid or keras.")
-    ] = "ttur",
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights of the protocol's network.")
-    ] = None,
-    dims: Annotated[
-        int, typer.Option(help="With pytorch-fid: 64, 192, 768 or 2048 features.")
-    ] = 2048,
-    features: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Another network (.keras or frozen graph .pb)."),
-    ] = None,
-    features_input: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Input tensor of the frozen graph.")
-    ] = None,
-    features_output: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Tensor or layer with the features.")
-    ] = None,
-    features_range: Annotated[
-        str, typer.Option(help="Numbers that the network expects: -1..1, 0..1 or 0..255.")
-    ] = "-1..1",
-    real_split: Annotated[
-        str, typer.Option(help="train, val, test or all; auto is test where there are splits.")
-    ] = "auto",
-    role: Annotated[str, typer.Option(help="Which picture of an item.")] = "images",
-    resize: Annotated[
-        int | None, typer.Option(min=1, help="Bring all pictures to squares of this side.")
-    ] = None,
-    fit: Annotated[str, typer.Option(help="With --resize: crop, pad or stretch.")] = "crop",
-    window: Annotated[
-        tuple[float, float] | None,
-        typer.Option(metavar="LOW HIGH", help="Values that become black and white, both sets."),
-    ] = None,
+    sets: RealAndFake,
+    reading: Reading,
+    features: FeatureOptions,
     ddof: Annotated[
         int, typer.Option(min=0, max=1, help="0 for the covariances of StyleGAN2-ADA.")
     ] = 1,
-    bootstrap: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Subsets for a 95 % interval; 0 for none.")
-    ] = 0,
-    floor: Annotated[
-        bool, typer.Option("--floor", help="Measure two halves of the real set too.")
+    variants: Annotated[
+        bool, typer.Option("--variants", help="Add the mean-only and the diagonal distance.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of subsets and halves.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per network pass.")] = 32,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Keep features in the cache folder.")
-    ] = True,
-    runs: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path(
-        "runs"
-    ),
-    yes: Annotated[bool, typer.Option("--yes", help="Download missing weights.")] = False,
-    as_json: common.Json = False,
-    quiet: common.Quiet = False,
-    debug: common.Debug = False,
+    infinity: Annotated[
+        bool,
+        typer.Option("--infinity", help="Extrapolate to infinitely many generated pictures."),
+    ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="A distance for each class, and their mean.")
+    ] = False,
 ) -> None:
     """Fréchet distance between features of real and generated pictures (FID).
 
     Lower is better; 0 for equal sets. The value depends on the protocol and on the number of
-    pictures, so compare it only with values of the same protocol and the same counts. --floor
-    says what two halves of the real set have between them.
+    pictures, so compare it only with values of the same protocol and the same counts. Beside it
+    stands what two halves of the real set have between them.
 
-    The translated test set of the newest run against its real pictures:
+    The generated test set of the newest run against its real pictures:
 
         tfgan-med evaluate fid
 
@@ -116,123 +68,528 @@ def fid(
         tfgan-med evaluate fid --real data/test --fake synthetic --features network.keras
     """
     common.load_tensorflow()
-    from tfgan_med.metrics.base import FeatureCache
-    from tfgan_med.training import evaluation
+    from tfgan_med.metrics.fid import FID
 
-    _one_of("fit", fit, ("crop", "pad", "stretch"))
-    sides = evaluation.find_sides(real, fake, runs)
-    wanted = evaluation.Network(
-        protocol=protocol,  # type: ignore[arg-type]  # `load` checks both
-        weights=weights,
-        dims=dims,
-        features=features,
-        input_name=features_input,
-        output_name=features_output,
-        value_range=features_range,  # type: ignore[arg-type]
+    metric = FID(
+        ddof=ddof,
+        variants=variants,
+        per_class=per_class,
+        infinity=True if infinity else "auto",
     )
-    network = _load(wanted, yes, quiet)
-    real_pictures = evaluation.open_pictures(sides.real, real_split, role)
-    fake_pictures = evaluation.open_pictures(sides.fake, "all", role)
-    with _progress(quiet) as progress:
-        result = evaluation.evaluate_fid(
-            real_pictures,
-            fake_pictures,
-            network,
-            batch_size=batch_size,
-            resize=resize,
-            fit=fit,  # type: ignore[arg-type]
-            window=window,
-            ddof=ddof,
-            bootstrap=bootstrap,
-            floor=floor,
-            seed=seed,
-            cache=FeatureCache.default() if cache else None,
-            progress=progress,
+    network = measuring.load_network(features, reading)
+    measuring.measure([metric], sets, reading, network=network)
+    common.note("Next: tfgan-med evaluate kid, which is not biased by few pictures.", reading.quiet)
+
+
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading, features=FeatureOptions)
+def kid(
+    sets: RealAndFake,
+    reading: Reading,
+    features: FeatureOptions,
+    estimator: Annotated[
+        str,
+        typer.Option(
+            help="full (all pictures at once), subset (torch-fidelity) or block (TF-GAN)."
+        ),
+    ] = "full",
+    subsets: Annotated[int, typer.Option(min=1, help="With subset: how many.")] = 100,
+    subset_size: Annotated[
+        int, typer.Option(min=0, help="With subset: pictures in each; 0 chooses.")
+    ] = 0,
+) -> None:
+    """Kernel distance between features of real and generated pictures (KID).
+
+    Lower is better. Unbiased, so the better choice below 2000 pictures; it may be a little
+    negative for sets that do not differ.
+
+    The newest run:
+
+        tfgan-med evaluate kid
+
+    As torch-fidelity computes it:
+
+        tfgan-med evaluate kid --real data/test --fake synthetic --estimator subset
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.kid import KID
+
+    measuring.one_of("estimator", estimator, ("full", "subset", "block"))
+    metric = KID(protocol=estimator, subsets=subsets, subset_size=subset_size)  # type: ignore[arg-type]
+    network = measuring.load_network(features, reading)
+    measuring.measure([metric], sets, reading, network=network)
+    common.note("Next: tfgan-med evaluate prdc tells fidelity from variety.", reading.quiet)
+
+
+@app.command("is", hidden=True)
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading, features=FeatureOptions)
+def inception_score(
+    sets: RealAndFake,
+    reading: Reading,
+    features: FeatureOptions,
+    splits: Annotated[int, typer.Option(min=1, help="Parts that the set is divided into.")] = 10,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle/--no-shuffle", help="Shuffle before splitting.")
+    ] = True,
+) -> None:
+    """Inception Score: how sure and how varied a classifier finds the generated pictures.
+
+    Higher is better. It never looks at real pictures and knows ImageNet's classes only; for
+    medical and industrial pictures it says little. The score of the real set stands beside it.
+
+    The newest run:
+
+        tfgan-med evaluate inception-score
+
+    As the original, without shuffling:
+
+        tfgan-med evaluate inception-score --fake synthetic --real data/test --no-shuffle
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.inception_score import InceptionScore
+
+    metric = InceptionScore(splits=splits, shuffle=shuffle)
+    network = measuring.load_network(features, reading)
+    measuring.measure([metric], sets, reading, network=network)
+    common.note("Next: tfgan-med evaluate kid compares with the real pictures.", reading.quiet)
+
+
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading, features=FeatureOptions)
+def prdc(
+    sets: RealAndFake,
+    reading: Reading,
+    features: FeatureOptions,
+    k: Annotated[
+        int, typer.Option("--k", min=1, help="Neighbour whose distance is the radius.")
+    ] = 5,
+    inclusive: Annotated[
+        bool, typer.Option("--inclusive", help="Count distances equal to the radius.")
+    ] = False,
+) -> None:
+    """Precision, recall, density and coverage: are fakes realistic, are they as varied?
+
+    Higher is better. Low precision: pictures unlike any real one. Low recall or coverage: kinds
+    of real pictures that are never generated. Copies of real pictures score perfectly.
+
+    The newest run:
+
+        tfgan-med evaluate prdc
+
+    With the neighbourhood of the paper on precision and recall:
+
+        tfgan-med evaluate prdc --real data/test --fake synthetic --k 3
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.prdc import PRDC
+
+    network = measuring.load_network(features, reading)
+    metric = PRDC(k=k, inclusive=inclusive)
+    measuring.measure([metric], sets, reading, network=network)
+    common.note("Next: tfgan-med evaluate memorization looks for copies.", reading.quiet)
+
+
+# Pixels -------------------------------------------------------------------------------------------
+
+
+@app.command("msssim", hidden=True)
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading)
+def ms_ssim(sets: RealAndFake, reading: Reading) -> None:
+    """Structural similarity between generated pictures: do they all look alike?
+
+    The mean over pairs of generated pictures, beside that of the real ones. Higher than the
+    real one: too little variety. It says nothing about quality, and needs no network.
+
+    The newest run:
+
+        tfgan-med evaluate ms-ssim
+
+    Two folders:
+
+        tfgan-med evaluate ms-ssim --real data/test --fake synthetic
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.ms_ssim import MSSSIM
+
+    measuring.measure([MSSSIM()], sets, reading)
+    common.note("Next: tfgan-med evaluate lpips measures variety as people see it.", reading.quiet)
+
+
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading, perceptual=PerceptualOptions)
+def lpips(sets: RealAndFake, reading: Reading, perceptual: PerceptualOptions) -> None:
+    """Perceptual distance (LPIPS) between generated pictures: how varied do they look?
+
+    The mean over pairs of generated pictures, beside that of the real ones, and the variety
+    among the generated pictures that are nearest to the same real one.
+
+    The newest run:
+
+        tfgan-med evaluate lpips
+
+    Another network:
+
+        tfgan-med evaluate lpips --real data/test --fake synthetic --lpips-net vgg
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.lpips import LPIPS
+
+    network = measuring.load_perceptual(perceptual, reading)
+    measuring.measure([LPIPS()], sets, reading, perceptual=network)
+    common.note("Next: tfgan-med evaluate prdc weighs variety against realism.", reading.quiet)
+
+
+@app.command("swd", hidden=True)
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading)
+def sliced_wasserstein(sets: RealAndFake, reading: Reading) -> None:
+    """Sliced Wasserstein distance between small patches, at every scale of the pictures.
+
+    Lower is better. Tells at which scale textures differ, and needs no network.
+
+    The newest run:
+
+        tfgan-med evaluate sliced-wasserstein
+
+    Two folders, the numbers per scale in the JSON line:
+
+        tfgan-med evaluate sliced-wasserstein --real data/test --fake synthetic --json
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.sliced_wasserstein import SlicedWasserstein
+
+    measuring.measure([SlicedWasserstein()], sets, reading)
+    common.note("Next: tfgan-med evaluate fid compares whole pictures.", reading.quiet)
+
+
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading, perceptual=PerceptualOptions)
+def cid(
+    sets: RealAndFake,
+    reading: Reading,
+    perceptual: PerceptualOptions,
+    similarity: Annotated[
+        str, typer.Option(help="ssim (the original) or lpips (k-sparsest samples).")
+    ] = "ssim",
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Alike from here on; 0.8 for ssim, 0.2 (a distance) for lpips."),
+    ] = None,
+) -> None:
+    """Creativity, inheritance and diversity of generated pictures, and their product (CID).
+
+    Higher is better. Creativity: the share that is no near copy of a real picture. Inheritance:
+    texture contrast like the real one. Diversity: entropy of clusters of look-alikes.
+
+    The newest run against the pictures it was trained on:
+
+        tfgan-med evaluate cid --real data --real-split train
+
+    With perceptual distances:
+
+        tfgan-med evaluate cid --real data/train --fake synthetic --similarity lpips
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.cid import CID
+
+    measuring.one_of("similarity", similarity, ("ssim", "lpips"))
+    wanted: dict[str, Any] = {"similarity": similarity}
+    if threshold is not None:
+        wanted["threshold"] = threshold
+    network = measuring.load_perceptual(perceptual, reading) if similarity == "lpips" else None
+    measuring.measure([CID(**wanted)], sets, reading, perceptual=network)
+    common.note("Next: tfgan-med evaluate memorization looks closer for copies.", reading.quiet)
+
+
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading)
+def likeness(sets: RealAndFake, reading: Reading) -> None:
+    """Likeness score: are distances between fakes, reals and both distributed alike?
+
+    Higher is better, at most 1. Quick and without a network; pixels only.
+
+    The newest run:
+
+        tfgan-med evaluate likeness
+
+    Two folders:
+
+        tfgan-med evaluate likeness --real data/test --fake synthetic
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.likeness import Likeness
+
+    measuring.measure([Likeness()], sets, reading)
+    common.note("Next: tfgan-med evaluate kid compares features.", reading.quiet)
+
+
+# Copies -------------------------------------------------------------------------------------------
+
+
+@app.command("duplicates", hidden=True)
+@app.command()
+@sharing(sets=RealAndFake, training=TrainingOptions, reading=Reading, features=FeatureOptions)
+def memorization(
+    sets: RealAndFake,
+    training: TrainingOptions,
+    reading: Reading,
+    features: FeatureOptions,
+    transforms: Annotated[
+        str, typer.Option(help="Copies that are turned: none, flips or all (also quarter turns).")
+    ] = "flips",
+    fail_on_copies: Annotated[
+        bool, typer.Option("--fail-on-copies", help="End with exit code 1 if copies are found.")
+    ] = False,
+) -> None:
+    """Look for generated pictures that are copies of training pictures.
+
+    The nearest training picture of each generated one, in pixels and in features, calibrated by
+    the distances of real pictures that were not trained on. For medical pictures a privacy
+    check: finding nothing is no proof of privacy, but what it finds must not leave the building.
+
+    The newest run against its own training pictures, worst pairs as a picture:
+
+        tfgan-med evaluate memorization --plots copies
+
+    Folders, for a script that must stop:
+
+        tfgan-med evaluate memorization --training data/train --held-out data/test --fake synthetic
+        --fail-on-copies
+    """
+    common.load_tensorflow()
+    from tfgan_med.metrics.memorization import Memorization, is_alarming
+
+    measuring.one_of("transforms", transforms, ("none", "flips", "all"))
+    if sets.real is None and training.training is not None:
+        sets = RealAndFake(training.training, sets.fake)
+    network = measuring.load_network(features, reading)
+    metric = Memorization(transforms=transforms)  # type: ignore[arg-type]
+    outcome = measuring.measure([metric], sets, reading, network=network, training=training)
+    alarm = is_alarming(outcome.measured)
+    if alarm:
+        common.note(f"Copies: {alarm}")
+    if not reading.plots:
+        common.note("Next: add --plots DIR and look at the nearest pairs yourself.", reading.quiet)
+    else:
+        common.note("Next: look at the nearest pairs before anything is shared.", reading.quiet)
+    if alarm and fail_on_copies:
+        raise typer.Exit(1)
+
+
+# Labels -------------------------------------------------------------------------------------------
+
+
+@app.command()
+@sharing(sets=RealAndFake, reading=Reading)
+def labels(
+    sets: RealAndFake,
+    reading: Reading,
+    names: Annotated[
+        str, typer.Option(help="Names of the classes from 0 on, with commas between them.")
+    ] = "",
+    present_only: Annotated[
+        bool, typer.Option("--present-only", help="Compare only pictures that have the class.")
+    ] = False,
+) -> None:
+    """Compare masks or label maps: how often a class occurs, how large, in how many pieces.
+
+    For each class: the share of pictures that have it, the share of pixels, and the Earth
+    Mover's distance between real and generated distributions of both, and of component sizes.
+
+    Masks of a generated set against real ones:
+
+        tfgan-med evaluate labels --real data --fake synthetic --role masks
+
+    Label maps with names:
+
+        tfgan-med evaluate labels --real data --fake out --role labels --names good,crack,pore
+    """
+    common.load_tensorflow()
+    from tfgan_med.evaluation import label_maps, results
+    from tfgan_med.evaluation.sides import find_sides
+
+    if reading.csv:
+        results.check_csv(reading.csv)
+    sides = find_sides(sets.real, sets.fake, reading.runs)
+    with measuring.progress(reading.quiet) as show:
+        comparison = label_maps.compare(
+            sides.real,
+            sides.fake,
+            role=reading.role if reading.role != "images" else "auto",
+            split=reading.real_split,
+            names=tuple(name.strip() for name in names.split(",") if name.strip()),
+            present_only=present_only,
+            intervals=reading.interval,
+            seed=reading.seed,
+            progress=show,
         )
-    common.emit(result.to_json(), _text(result), as_json)
-    if sides.run:
-        common.note(f"Noted in {evaluation.note_result(sides.run, result)}.", quiet)
-    common.note(_next(result), quiet)
+    measuring.emit(comparison.results, (), reading.as_json)
+    measuring.keep(comparison.results, reading, sides.run)
+    if reading.plots:
+        written = label_maps.draw(comparison, reading.plots)
+        common.note(f"Drawn into {reading.plots}: {written.name}.", reading.quiet)
+    common.note("Next: tfgan-med evaluate all compares the pictures.", reading.quiet)
 
 
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{name} is {value!r}; one of {', '.join(known)}.")
+# Several at once ----------------------------------------------------------------------------------
 
 
-def _load(network: Network, yes: bool, quiet: bool) -> FeatureNetwork:
-    """The feature network; missing weights are fetched if a person says so."""
-    try:
-        return network.load()
-    except MissingWeightsError as error:
-        name = "inception-keras" if network.protocol == "keras" else "inception-2015"
-        if not yes:
-            if not common.may_ask():
-                raise
-            common.note(str(error))
-            if not typer.confirm(f"Download {name} now?", default=False, err=True):
-                raise typer.Exit(1) from None
-    from .weights import fetch
+@app.command("all")
+@sharing(
+    sets=RealAndFake,
+    training=TrainingOptions,
+    reading=Reading,
+    features=FeatureOptions,
+    perceptual=PerceptualOptions,
+)
+def everything(
+    sets: RealAndFake,
+    training: TrainingOptions,
+    reading: Reading,
+    features: FeatureOptions,
+    perceptual: PerceptualOptions,
+    metrics: Annotated[
+        str, typer.Option(help="Only these, with commas between them; see `list metrics`.")
+    ] = "",
+) -> None:
+    """Every metric, with one pass over each set of pictures.
 
-    fetch(name, quiet)
-    return network.load()
+    Metrics whose networks are not on this machine are named at the end, with what they need.
 
+    The newest run:
 
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress]:
-    """One bar for each thing that is being done, at a terminal only."""
-    import sys
+        tfgan-med evaluate all
 
-    if quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bars
+    Two folders, some metrics, with figures and a table for a spreadsheet:
 
-    tasks: dict[str, Any] = {}
-    with Bars(console=Console(stderr=True), transient=True) as bars:
+        tfgan-med evaluate all --real data --fake out --metrics kid,prdc --plots out --csv all.csv
+    """
+    common.load_tensorflow()
+    from tfgan_med.evaluation.choice import choose
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield show
-
-
-def _text(result: Result) -> str:
-    """The value, then what it depends on, a line each."""
-    title = f"{_label(result.metric)} = {result.value:.4f} (lower is better)"
-    rows = [
-        ("protocol", result.protocol),
-        ("network", f"{result.extractor}, {result.dimension} features"),
-        ("weights", f"sha256 {result.weights_sha256[:16]}..."),
-        ("pictures", f"{result.count_real} real, {result.count_fake} generated"),
-        ("size, color", f"{result.image_size[0]} x {result.image_size[1]}, {result.color}"),
-    ]
-    if result.value_range != (0.0, 255.0):
-        rows.append(("window", "{:g} to {:g}".format(*result.value_range)))
-    if result.ddof != 1:
-        rows.append(("covariance", "divided by n (StyleGAN2-ADA)"))
-    if result.interval:
-        span = result.interval
-        rows.insert(0, (f"{span.level:.0%} interval", f"{span.low:.4f} to {span.high:.4f}"))
-        rows.append(("interval by", f"{span.method}; {span.repeats} subsets, seed {result.seed}"))
-    if result.floor is not None:
-        half = result.count_real // 2
-        rows.append(("floor", f"{result.floor:.4f} between two halves of {half} real pictures"))
-    width = max(len(name) for name, _ in rows)
-    lines = [f"  {name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([title, *lines, *(f"Note: {note}" for note in result.notes)])
+    chosen = choose(metrics)
+    network, perceptual_network, missing = _networks(chosen, features, perceptual, reading)
+    outcome = measuring.measure(
+        chosen,
+        sets,
+        reading,
+        network=network,
+        perceptual=perceptual_network,
+        training=training,
+        strict=False,
+    )
+    for text in missing:
+        common.note(f"Missing: {text}")
+    if not outcome.results:
+        raise UserError("No metric could be computed; the reasons stand above.")
+    common.note("Next: docs/metrics.md says which number answers which question.", reading.quiet)
 
 
-def _label(metric: str) -> str:
-    return metric.replace("fid", "FID", 1) if metric.startswith("fid") else metric
+@app.command()
+@sharing(reading=Reading, features=FeatureOptions, perceptual=PerceptualOptions)
+def compare(
+    reading: Reading,
+    features: FeatureOptions,
+    perceptual: PerceptualOptions,
+    fakes: Annotated[
+        list[str], typer.Argument(metavar="A B ...", help="Generated sets: folders or runs.")
+    ],
+    real: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Real pictures; by default the test set of run A."),
+    ] = None,
+    metrics: Annotated[
+        str, typer.Option(help="Only these, with commas between them; see `list metrics`.")
+    ] = "fid,kid,prdc",
+) -> None:
+    """Compare several generated sets with the same real one: values, intervals, ranks.
+
+    All sets are cut to the size of the smallest, since most values depend on the count. Sets
+    whose intervals overlap share a rank: these pictures do not tell them apart.
+
+    Three folders:
+
+        tfgan-med evaluate compare out/a out/b out/c --real data
+
+    Two runs by number, with figures:
+
+        tfgan-med evaluate compare 3 4 --metrics kid,prdc --plots figures
+    """
+    common.load_tensorflow()
+    from tfgan_med.evaluation import comparing, results
+    from tfgan_med.evaluation.choice import choose
+
+    if reading.csv:
+        results.check_csv(reading.csv)
+    chosen = choose(metrics)
+    network, perceptual_network, missing = _networks(chosen, features, perceptual, reading)
+    with measuring.progress(reading.quiet) as show:
+        comparison = comparing.compare(
+            chosen,
+            real,
+            fakes,
+            measuring.options_of(reading),
+            split=reading.real_split,
+            role=reading.role,
+            runs_dir=reading.runs,
+            network=network,
+            perceptual=perceptual_network,
+            progress=show,
+        )
+    for row in comparison.rows:
+        common.emit(row.to_json(), "", True) if reading.as_json else None
+    if not reading.as_json:
+        typer.echo(_comparison(comparison))
+    for text in (*missing, *(f"{s.metric}: {s.reason}" for s in comparison.skipped)):
+        common.note(f"Missing: {text}")
+    measuring.keep(comparison.results, reading, None)
+    if reading.plots:
+        written = comparing.draw(comparison, reading.plots)
+        common.note(f"Drawn into {reading.plots}: {written.name}.", reading.quiet)
+    common.note("Next: look at the pictures of the best, and for copies.", reading.quiet)
 
 
-def _next(result: Result) -> str:
-    if result.floor is None:
-        return "Next: add --floor to see what two halves of the real pictures have between them."
-    if result.interval is None:
-        return "Next: add --bootstrap 100 to see how much the value depends on these pictures."
-    return "Next: look at the pictures; the distance says nothing about copies of training images."
+def _networks(
+    chosen: Any, features: FeatureOptions, perceptual: PerceptualOptions, reading: Reading
+) -> tuple[Any, Any, list[str]]:
+    """The networks that metrics need; what is not on this machine is said, not fatal."""
+    needs = frozenset[str]().union(*(metric.needs for metric in chosen))
+    missing: list[str] = []
+
+    def optional(load: Any, *which: Any) -> Any:
+        try:
+            return load(*which, reading)
+        except MissingWeightsError as error:
+            missing.append(str(error))
+            return None
+
+    network = None
+    if needs & {"features", "logits"}:
+        network = optional(measuring.load_network, features)
+    perceptual_network = None
+    if "perceptual" in needs:
+        perceptual_network = optional(measuring.load_perceptual, perceptual)
+    return network, perceptual_network, missing
+
+
+def _comparison(comparison: Any) -> str:
+    """A line for each value and set, best first."""
+    lines = [("", "set", "value", "95 % interval", "rank", "pictures")]
+    for row in comparison.rows:
+        for place in row.places:
+            span = place.interval
+            lines.append(
+                (
+                    measuring.label(row.metric) if place is row.places[0] else "",
+                    place.fake,
+                    measuring.number(place.value),
+                    f"{measuring.number(span.low)} to {measuring.number(span.high)}"
+                    if span
+                    else "",
+                    "" if place.rank is None else str(place.rank),
+                    str(place.count),
+                )
+            )
+    return "\n".join([*measuring.aligned(lines), *(f"Note: {n}" for n in comparison.notes)])

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = [
     {"cli"},
     {"experiments"},
+    {"evaluation"},
     {"training"},
     {"models", "downstream", "metrics", "data", "synthesis"},
     {"losses"},

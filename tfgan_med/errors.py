@@ -18,9 +18,18 @@ class DataError(UserError):
 
 
 class MissingWeightsError(UserError):
-    """A pretrained network is not on this machine; the message names file, checksum and ways."""
+    """A pretrained network is not on this machine; the message names file, checksum and ways.
+
+    Args:
+        message: for the user.
+        weights: name in the store, for those who can fetch it.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, weights: str | None = None) -> None:
+        super().__init__(message)
+        self.weights = weights
 
 
 class TrainingError(UserError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,35 @@ import pytest
 import tensorflow as tf
 
 from tfgan_med.errors import UserError
-from tfgan_med.networks import frozen_graph
-from tfgan_med.networks.features import foreign, resize, scale
+from tfgan_med.networks import frozen_graph, vgg
+from tfgan_med.networks.features import foreign, inception_keras, resize, scale, value_name, vgg16
 
 Golden = Mapping[str, npt.NDArray[Any]]
 
 MOBILENET = "weights/mobilenet-v1-0.25-224-imagenet.pb"
 POOL = "MobilenetV1/Logits/AvgPool_1a/AvgPool:0"
+CLASSES = "MobilenetV1/Predictions/Reshape_1:0"
+
+# Names --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("measure", "elsewhere"),
+    [
+        ("fid", "frechet_distance[net:01234567]"),
+        ("fid_infinity", "frechet_distance_infinity[net:01234567]"),
+        ("kid", "kernel_distance[net:01234567]"),
+        ("inception_score", "classifier_score[net:01234567]"),
+        ("lpips", "perceptual_distance[net:01234567]"),
+        ("precision", "precision[net:01234567]"),
+        ("fidelity", "fidelity[net:01234567]"),
+    ],
+)
+def test_a_measure_keeps_its_name_with_published_weights_only(measure: str, elsewhere: str) -> None:
+    assert value_name(measure, "net", "0123456789", published=True) == measure
+    assert value_name(measure, "net", "0123456789", True, "_d64") == f"{measure}_d64"
+    assert value_name(measure, "net", "0123456789", published=False) == elsewhere
+
 
 # Protocols ----------------------------------------------------------------------------------------
 
@@ -67,6 +89,51 @@ def test_mobilenet_gives_the_same_features_in_batches_of_1_7_and_64(shared: Path
     single, seven, many = (list(network.features(pictures(20), size)) for size in (1, 7, 64))
     np.testing.assert_allclose(single, seven, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(single, many, rtol=1e-5, atol=1e-5)
+
+
+def test_a_graph_gives_features_and_logits_in_one_pass(shared: Path) -> None:
+    alone = foreign(shared / MOBILENET, None, POOL)
+    network = foreign(shared / MOBILENET, None, POOL, logits_name=CLASSES)
+    assert (network.dimension, network.classes, network.width) == (256, 1001, 1257)
+    assert network.identity != alone.identity
+    rows = np.stack(list(network.features(pictures(3), 2)))
+    np.testing.assert_array_equal(rows[:, :256], np.stack(list(alone.features(pictures(3), 2))))
+    shares = np.exp(rows[:, 256:].astype(np.float64))  # its probabilities became logarithms
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-5)
+
+
+def test_scores_that_are_no_probabilities_are_taken_as_they_are(tmp_path: Path) -> None:
+    def build(images: Any) -> None:
+        means = tf.reduce_mean(images, axis=[1, 2], name="features")
+        tf.subtract(means, 300.0, name="scores")
+
+    path = tmp_path / "scores.pb"
+    path.write_bytes(graph_with(build))
+    network = foreign(path, None, "features", "0..255", logits_name="scores")
+    row = next(iter(network.features([np.full((8, 8, 3), 40, np.uint8)], 1)))
+    np.testing.assert_allclose(row, [40] * 3 + [-260] * 3, atol=1e-3)
+
+
+def test_an_impossible_class_gets_a_finite_logarithm(tmp_path: Path) -> None:
+    def build(images: Any) -> None:
+        means = tf.reduce_mean(images, axis=[1, 2], name="features")
+        tf.nn.softmax(1e4 * means * [1.0, 0.5, 0.0], name="shares")
+
+    path = tmp_path / "sure.pb"
+    path.write_bytes(graph_with(build))
+    network = foreign(path, None, "features", "0..1", logits_name="shares")
+    row = next(iter(network.features([np.full((8, 8, 3), 255, np.uint8)], 1)))
+    np.testing.assert_allclose(row[3:], [0.0, np.log(1e-12), np.log(1e-12)], rtol=1e-5)
+
+
+def test_a_wrong_name_of_the_logits_is_answered_with_candidates(shared: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing: no such tensor.*Predictions/Reshape_1:0"):
+        foreign(shared / MOBILENET, None, POOL, logits_name="nothing")
+
+
+def test_a_map_is_no_vector_of_logits(shared: Path) -> None:
+    with pytest.raises(UserError, match=r"gives \(4,\) for two.*--logits-output"):
+        foreign(shared / MOBILENET, None, POOL, logits_name="MobilenetV1/Predictions/Shape:0")
 
 
 def test_a_missing_or_wrong_output_name_is_answered_with_candidates(shared: Path) -> None:
@@ -154,6 +221,19 @@ def test_a_keras_model_gives_the_features_of_a_named_layer(model: Path) -> None:
     expected = keras.Model(own.inputs, own.get_layer("pool").output)(picture[None] / 127.5 - 1.0)
     np.testing.assert_allclose(
         next(iter(network.features([picture], 1))), expected[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_keras_model_gives_logits_of_another_layer_in_the_same_pass(model: Path) -> None:
+    network = foreign(model, output_name="pool", logits_name="classes")
+    assert (network.dimension, network.classes) == (8, 2)
+    own = keras.saving.load_model(model)
+    picture = pictures(1, 32)[0]
+    np.testing.assert_allclose(
+        next(iter(network.features([picture], 1)))[8:],
+        own(picture[None] / 127.5 - 1.0)[0],
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -273,3 +353,92 @@ def test_a_network_for_other_pictures_is_refused(tmp_path: Path) -> None:
     keras.Model(images, keras.layers.GlobalAveragePooling2D()(images)).save(path)
     with pytest.raises(UserError, match=r"\(batch, height, width, 3\) is needed"):
         foreign(path)
+
+
+# Keras' published networks, with weights of our own ----------------------------------------------
+
+
+def keras_2_file(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Path:
+    """A weight file in the form of Keras 2: kernels by the He rule, small biases."""
+    generator = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        for name, shape in shapes.items():
+            group = file.create_group(name)
+            kernel = generator.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+            group["kernel:0"] = kernel.astype(np.float32)
+            group["bias:0"] = generator.normal(0, 0.1, shape[-1]).astype(np.float32)
+            group.attrs["weight_names"] = ["kernel:0", "bias:0"]
+    return path
+
+
+def vgg_shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    before = 3
+    for block, (width, convs) in enumerate(vgg.BLOCKS, 1):
+        for conv in range(1, convs + 1):
+            shapes[f"block{block}_conv{conv}"] = (3, 3, before, width)
+            before = width
+    return shapes
+
+
+def test_vgg16_without_top_gives_the_averaged_channels_of_keras_application(
+    tmp_path: Path,
+) -> None:
+    path = keras_2_file(tmp_path / "vgg.h5", vgg_shapes())
+    network = vgg16(path)
+    assert (network.name, network.dimension, network.classes) == ("vgg16-gap", 512, 0)
+    assert network.metric == f"frechet_distance[vgg16-gap:{network.sha256[:8]}]"
+
+    theirs = keras.applications.VGG16(weights=None, include_top=False, pooling="avg")
+    with h5py.File(path) as file:
+        for layer in theirs.layers:
+            if layer.weights:
+                layer.set_weights([file[layer.name]["kernel:0"], file[layer.name]["bias:0"]])
+    picture = pictures(1, 224)[0]  # of the network's size: nothing is resized
+    expected = theirs(keras.applications.vgg16.preprocess_input(picture[None].astype(np.float32)))
+    row = next(iter(network.features([picture], 1)))
+    np.testing.assert_allclose(row, expected[0], rtol=1e-4, atol=1e-4)
+
+    quick = next(iter(vgg16(path, precision="bfloat16").features([picture], 1)))
+    assert 0 < np.abs(quick - row).max() < 0.05 * np.abs(row).max()
+
+
+def test_vgg16_refuses_another_networks_file(tmp_path: Path) -> None:
+    path = keras_2_file(tmp_path / "odd.h5", {**vgg_shapes(), "block4_conv2": (3, 3, 4, 4)})
+    with pytest.raises(UserError, match=r"block4_conv2 has arrays of shape .*expected"):
+        vgg16(path)
+    path = keras_2_file(tmp_path / "nan.h5", vgg_shapes())
+    with h5py.File(path, "r+") as file:
+        file["block1_conv1"]["bias:0"][3] = np.nan
+    with pytest.raises(UserError, match=r"block1_conv1 has numbers that are not finite"):
+        vgg16(path)
+
+
+def test_keras_inception_in_bfloat16_is_close(tmp_path: Path) -> None:
+    path = tmp_path / "inception.weights.h5"
+    keras.utils.set_random_seed(0)
+    keras.applications.InceptionV3(
+        weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3)
+    ).save_weights(path)
+    exact, quick = inception_keras(path), inception_keras(path, precision="bfloat16")
+    assert exact.metric == f"frechet_distance[inception-keras:{exact.sha256[:8]}]"
+    assert quick.protocol == "keras, bfloat16"
+    row, near = (next(iter(network.features(pictures(1), 1))) for network in (exact, quick))
+    assert 0 < np.abs(near - row).max() < 0.05 * np.abs(row).max()
+
+
+# Reading ahead ------------------------------------------------------------------------------------
+
+
+def test_rows_before_a_broken_picture_are_delivered(shared: Path) -> None:
+    network = foreign(shared / MOBILENET, None, POOL)
+
+    def breaking() -> Iterator[npt.NDArray[np.uint8]]:
+        yield from pictures(4)
+        raise UserError("fifth.png: broken")
+
+    received = []
+    with pytest.raises(UserError, match=r"fifth\.png"):
+        for row in network.features(breaking(), 2):
+            received.append(row)
+    assert len(received) == 4

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -57,6 +58,41 @@ def test_every_output_equals_that_of_torch_fidelity(golden: Golden, state: State
         np.testing.assert_allclose(
             outputs[name].numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
         )
+
+
+@pytest.fixture(scope="module")
+def folded(state: State) -> Any:
+    model = inception.inception_2015(folded=True)
+    inception.load_state(model, state)
+    return model
+
+
+def test_folding_batch_normalization_into_kernels_changes_no_output(
+    golden: Golden, folded: Any
+) -> None:
+    images = tf.constant(golden["in/net/tiny/images"], tf.float32)
+    outputs = folded(scale(resize(images, "ttur"), "ttur"), training=False)
+    for name in ("64", "192", "768", "2048", "logits", "logits_unbiased"):
+        expected = golden[f"ref/net/tiny/torchfidelity.{name}"]
+        np.testing.assert_allclose(
+            outputs[name].numpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+        )
+
+
+def test_a_folded_convolution_is_gamma_times_its_distance_from_the_mean() -> None:
+    """One pixel, one channel: gamma (w x - mean) / sqrt(variance + 0.001) + beta by hand."""
+    state = {
+        "a.conv.weight": np.full((1, 1, 1, 1), 2.0, np.float32),
+        "a.bn.weight": np.array([3.0], np.float32),
+        "a.bn.bias": np.array([0.5], np.float32),
+        "a.bn.running_mean": np.array([4.0], np.float32),
+        "a.bn.running_var": np.array([0.249], np.float32),
+    }
+    images = keras.Input((1, 1, 1))
+    network = keras.Model(images, keras.layers.Conv2D(1, 1, name="a.conv")(images))
+    inception.load_state(network, state)
+    result = float(network(np.full((1, 1, 1, 1), 5.0))[0, 0, 0, 0])
+    assert result == pytest.approx(3.0 * (2.0 * 5.0 - 4.0) / 0.5 + 0.5, rel=1e-6)
 
 
 def test_weights_from_a_frozen_graph_are_those_from_the_state_dict(state: State) -> None:
@@ -117,12 +153,39 @@ def stored(tmp_path_factory: pytest.TempPathFactory, state: State) -> Path:
     return path
 
 
+def golden_rows(network: Any, golden: Golden) -> npt.NDArray[np.float32]:
+    return np.stack(list(network.features(golden["in/net/tiny/images"], 2)))
+
+
+def test_one_pass_gives_the_features_and_the_logits_of_torch_fidelity(
+    golden: Golden, stored: Path
+) -> None:
+    network = inception_2015(stored, "ttur")
+    assert (network.dimension, network.classes, network.width) == (2048, 1008, 3056)
+    rows = golden_rows(network, golden)
+    for part, name in ((rows[:, :2048], "2048"), (rows[:, 2048:], "logits_unbiased")):
+        expected = golden[f"ref/net/tiny/torchfidelity.{name}"]
+        np.testing.assert_allclose(part, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_bfloat16_is_close_and_never_mixed_with_float32(golden: Golden, stored: Path) -> None:
+    exact, quick = (inception_2015(stored, "ttur", precision=p) for p in ("float32", "bfloat16"))  # type: ignore[arg-type]
+    expected, rows = golden_rows(exact, golden), golden_rows(quick, golden)
+    assert rows.dtype == np.float32
+    error = np.abs(rows - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 0.02  # eight bits of mantissa: 0.4 % each time a number is rounded
+    assert (exact.protocol, quick.protocol) == ("ttur", "ttur, bfloat16")
+    assert exact.identity != quick.identity
+
+
 def test_features_with_weights_that_were_never_published_are_not_called_fid(
     golden: Golden, stored: Path
 ) -> None:
     network = inception_2015(stored, "pytorch-fid", 192)
     assert network.metric.startswith("frechet_distance[inception-2015:")
-    assert network.metric.endswith("_d192")
+    assert network.metric.endswith("]_d192")
+    assert network.name_of("kid") == network.metric.replace("frechet", "kernel")
+    assert network.classes == 0
     assert not pretrained.is_published("inception-2015", network.sha256)
     rows = list(network.features(golden["in/net/tiny/images"], 1))
     assert [row.shape for row in rows] == [(192,), (192,)]
@@ -134,6 +197,9 @@ def test_published_weights_make_a_fid(stored: Path, state: State, tmp_path: Path
     np.savez(tmp_path / "imported.npz", sha256=np.array(digest), **state)  # type: ignore[arg-type]
     network = inception_2015(tmp_path / "imported.npz", "ttur")
     assert (network.metric, network.sha256, network.dimension) == ("fid", digest, 2048)
+    assert network.name_of("inception_score") == "inception_score"
+    small = inception_2015(tmp_path / "imported.npz", "pytorch-fid", 64)
+    assert small.name_of("precision") == "precision_d64"
 
 
 def test_fewer_dimensions_belong_to_pytorch_fid(stored: Path) -> None:

@@ -59,6 +59,36 @@ def test_missing_weights_are_answered_with_file_checksum_and_ways(empty_store: P
     ):
         assert needed in message
     assert caught.value.exit_code == 1
+    assert caught.value.weights == "inception-2015"
+
+
+def test_torchvision_files_carry_the_beginning_of_their_checksum() -> None:
+    for name in ("lpips-alex", "lpips-vgg", "lpips-squeeze"):
+        (only,) = pretrained.REGISTRY[name].sources
+        assert only.file.endswith(f"-{only.digest[:8]}.pth")
+        assert len(only.digest) == 64
+        assert only.url.endswith(only.file)
+
+
+@pytest.mark.parametrize(
+    "name", ["squeezenet", "lpips-alex-linear", "lpips-vgg-linear", "lpips-squeeze-linear"]
+)
+def test_small_published_files_are_known_by_checksum_and_size(
+    name: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFGAN_MED_WEIGHTS", str(shared / "weights"))
+    path = pretrained.locate(name)
+    assert path.parent == shared / "weights"
+    assert path.stat().st_size == pretrained.REGISTRY[name].sources[0].size
+    brought = tmp_path / "brought"
+    brought.write_bytes(path.read_bytes())
+    assert pretrained.import_file(name, brought).name == path.name
+
+
+def test_the_size_of_a_small_file_is_not_said_to_be_0_megabytes() -> None:
+    (linear,) = pretrained.describe("lpips-alex-linear")["files"]
+    (trunk,) = pretrained.describe("lpips-alex")["files"]
+    assert (linear["megabytes"], trunk["megabytes"]) == (0.01, 244)
 
 
 def test_the_users_folder_is_looked_at_before_the_cache(

@@ -1,27 +1,94 @@
-"""The metric contract: a result with its protocol, and features that are computed once.
+"""The metric contract: what a metric sees, what it returns, and a result with its protocol.
 
-A number without its protocol is not a result. `Result` carries all that decides whether two
-numbers may be compared; `FeatureCache` keeps features by the content of the picture.
+A number without its protocol is not a result. A metric file holds pure NumPy functions from
+arrays to numbers, and a `Metric` that picks the arrays it needs from both sides. Who reads
+folders and runs networks fills the `Side`s and turns each `Measured` into a `Result`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 import tfgan_med
-from tfgan_med import files
+from tfgan_med.config import Config
 from tfgan_med.errors import UserError
 
 Array = npt.NDArray[Any]
-Features = npt.NDArray[np.float32]  # (images, features)
+Features = npt.NDArray[np.floating[Any]]  # (images, features)
+Need = Literal["features", "logits", "pictures", "perceptual", "thumbnails"]
+Better = Literal["lower", "higher", "neither"]
+Progress = Callable[[str, int, int], None]  # what is done, items done, items in all
+
+THUMBNAIL = 64  # side in pixels
+
+
+# What a metric sees -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """One set of pictures, as far as the metrics at hand need it.
+
+    Attributes:
+        name: the folder, as the user calls it.
+        files: names for reports, one for each picture, in order.
+        features: `(images, features)` float32; large sets are memory-mapped, so metrics read
+            them in chunks and make no float64 copy of the whole.
+        logits: `(images, classes)` float32 of the same network.
+        pictures: `(kept, height, width, 3)` uint8, a random sample of the set, and
+        kept: `(kept,)` the rows they belong to, in random order: the first m are a sample of m.
+        thumbnails: `(images, 64, 64)` uint8, grey, area-averaged.
+        classes: class name of each picture, where the set has classes.
+        groups: patient or part of each picture, where the set has groups.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    features: npt.NDArray[np.float32] | None = None
+    logits: npt.NDArray[np.float32] | None = None
+    pictures: npt.NDArray[np.uint8] | None = None
+    kept: npt.NDArray[np.int64] | None = None
+    thumbnails: npt.NDArray[np.uint8] | None = None
+    classes: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+class PerceptualNetwork(Protocol):
+    """A network whose squared Euclidean distances are perceptual distances (LPIPS)."""
+
+    def embed(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """`(images, height, width, 3)` in 0..255 to `(images, numbers)`."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What else a metric may use.
+
+    Attributes:
+        seed: of every random choice.
+        intervals: whether to spend time on resampling; metrics with a closed form ignore it.
+        perceptual: see `PerceptualNetwork`; there if the metric needs `perceptual`.
+        held_out: real pictures that no model was trained on, for memorization.
+        progress: called with what is done, items done and items in all.
+    """
+
+    seed: int = 0
+    intervals: bool = False
+    perceptual: PerceptualNetwork | None = None
+    held_out: Side | None = None
+    progress: Progress = field(default=lambda what, done, total: None)
+
+
+# What it returns ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,31 +110,93 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """One number of a metric.
+
+    Attributes:
+        name: base name: `fid`, `precision`, `ms_ssim_diversity`. Names of values of other
+            networks than the published ones are made from it.
+        value: the number; None where it is not defined for these sets, with a note that says why.
+        better: which way is better; `neither` for descriptions.
+        spread: a standard deviation or error, and
+        spread_of: what it is, such as `population standard deviation over 10 splits`.
+        interval: its uncertainty.
+        reference: the same number for real pictures alone, to read the value by, and
+        reference_of: what that is, such as `between two halves of 60 real images`.
+        count_real, count_fake: pictures used, if not all.
+        settings: what the value depends on besides the pictures: k, splits, thresholds, scales.
+        uses: which networks decide the value: `features` (also for logits), `perceptual` or none.
+        details: further plain values for JSON: numbers by class, nearest neighbours, parts.
+        notes: what to keep in mind, sentences.
+    """
+
+    name: str
+    value: float | None
+    better: Better = "lower"
+    spread: float | None = None
+    spread_of: str = ""
+    interval: Interval | None = None
+    reference: float | None = None
+    reference_of: str = ""
+    count_real: int | None = None
+    count_fake: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    uses: Literal["features", "perceptual", ""] = "features"
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Metric(Config, ABC):
+    """A measure with its settings; the file `metrics/kid.py` holds the class `KID`.
+
+    Its docstring's first line says what it measures. Settings are fields with docstrings.
+    """
+
+    needs: ClassVar[frozenset[Need]]
+    of_training: ClassVar[bool] = False
+    """Whether the real side must be what the generator was trained on, as for copies."""
+
+    @property
+    def pictures_needed(self) -> int:
+        """Pictures of each side it wants to see as pixels; they are kept in memory."""
+        return 0
+
+    @abstractmethod
+    def measure(self, real: Side, fake: Side, context: Context) -> list[Measured]:
+        """Compare two sides.
+
+        Raises:
+            ValueError: too few pictures or features that are not finite; the message is for users.
+        """
+
+
+# A result -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
 class Result:
     """One measured value and all that it depends on.
 
     Attributes:
         metric: what it is, such as `fid` or `frechet_distance[name:sha]`.
-        value: the number; lower is better for distances.
-        interval: its uncertainty, if it was asked for.
-        protocol: how pictures were resized and scaled before the network.
+        value, better, spread, spread_of, interval, reference, reference_of, settings, details:
+            see `Measured`.
+        protocol: how pictures were resized and scaled before the network; `pixels` without one.
         extractor: name of the feature network, and
-        weights_sha256: the checksum of its weights.
+        weights_sha256: the checksum of its weights; both empty without one.
         dimension: features per picture.
-        count_real, count_fake: pictures on each side.
+        count_real, count_fake: pictures that the value was computed from.
         image_size: height and width before the protocol's resizing.
         color: `gray-x3` (one channel repeated), `rgb`, or both for the two sides.
         value_range: values that became 0 and 255, the same for both sides.
-        ddof: covariances divide by n - ddof.
         real, fake: the folders, for the reader only.
-        floor: the same distance between two random halves of the real set, if asked for.
-        seed: of resampling.
+        seed: of sampling and resampling.
         version: of this package.
         notes: what to keep in mind, sentences.
     """
 
     metric: str
-    value: float
+    value: float | None
     protocol: str
     extractor: str
     weights_sha256: str
@@ -79,9 +208,14 @@ class Result:
     value_range: tuple[float, float]
     real: str
     fake: str
-    ddof: int = 1
+    better: Better = "lower"
+    spread: float | None = None
+    spread_of: str = ""
     interval: Interval | None = None
-    floor: float | None = None
+    reference: float | None = None
+    reference_of: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     version: str = tfgan_med.__version__
     notes: tuple[str, ...] = ()
@@ -92,7 +226,7 @@ class Result:
 
 
 COMPARED = ("metric", "protocol", "weights_sha256", "dimension", "image_size", "value_range",
-            "ddof", "count_real", "count_fake")  # fmt: skip
+            "settings", "count_real", "count_fake")  # fmt: skip
 """What must be equal for two values to be comparable."""
 
 
@@ -114,146 +248,53 @@ def require_comparable(first: Result, second: Result) -> None:
         )
 
 
-# Features -----------------------------------------------------------------------------------------
+# Checks that metrics share ------------------------------------------------------------------------
 
 
-class Extractor(Protocol):
-    """A feature network, as `networks.features.FeatureNetwork` is one."""
-
-    @property
-    def identity(self) -> str:
-        """Network, weights and protocol: all that features depend on besides the picture."""
-
-    @property
-    def dimension(self) -> int:
-        """Features per picture."""
-
-    def features(self, pictures: Iterable[Array], batch_size: int) -> Iterator[Array]:
-        """One vector for each `(height, width, 3)` picture in 0..255, in order."""
+def require(array: Array | None, what: str) -> Array:
+    """An array of a `Side` that the metric asked for with `needs`."""
+    if array is None:
+        raise TypeError(f"{what} was not computed: `needs` of the metric does not name it.")
+    return array
 
 
-class FeatureCache:
-    """Features by the content of the picture, kept in a folder.
-
-    A key is the SHA-256 of the pixels, so a picture that was replaced under its old name is
-    computed again, and copies are computed once. Each extraction adds one file; the oldest go
-    when the folder outgrows its limit.
+def checked_features(features: Array, whose: str, fewest: int = 2) -> Array:
+    """`(images, features)` that are finite and enough, without a copy.
 
     Args:
-        folder: of the cache, made when something is written.
-        limit: bytes that the folder may take.
+        whose: `real` or `generated`, for messages.
+        fewest: images needed.
+    Raises:
+        ValueError: naming what is wrong and the cure.
     """
-
-    def __init__(self, folder: Path, limit: int = 2**30) -> None:
-        self.folder = folder
-        self.limit = limit
-
-    @classmethod
-    def default(cls) -> FeatureCache:
-        """The cache in the user's cache folder."""
-        return cls(files.cache_dir() / "features")
-
-    def read(self, extractor: Extractor) -> dict[str, Array]:
-        """All kept features of an extractor by key; rows are read from disk when they are used."""
-        found: dict[str, Array] = {}
-        for path in sorted(self._place(extractor).glob("*.keys.npy")):
-            found.update(self._rows(path, extractor.dimension))
-        return found
-
-    def add(self, extractor: Extractor, rows: dict[str, Array]) -> None:
-        """Keep features; a full disk or a folder that cannot be written is no error."""
-        if not rows:
-            return
-        keys = np.frombuffer(b"".join(map(bytes.fromhex, rows)), np.uint8).reshape(-1, 32)
-        name = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
-        with contextlib.suppress(OSError):
-            place = self._place(extractor)
-            place.mkdir(parents=True, exist_ok=True)
-            self._write(place / f"{name}.npy", np.stack(list(rows.values())))
-            self._write(place / f"{name}.keys.npy", keys)  # last: without keys nothing is found
-            self._trim()
-
-    def _place(self, extractor: Extractor) -> Path:
-        return self.folder / hashlib.sha256(extractor.identity.encode()).hexdigest()[:16]
-
-    def _write(self, path: Path, array: Array) -> None:
-        with files.replacing(path) as temporary, temporary.open("wb") as out:
-            np.save(out, array, allow_pickle=False)
-
-    def _rows(self, path: Path, dimension: int) -> dict[str, Array]:
-        """Key to row of one pair of files; a damaged pair counts as absent."""
-        try:
-            keys = np.load(path, allow_pickle=False)
-            features = np.load(_features_of(path), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return {}
-        if keys.dtype != np.uint8 or keys.shape[1:] != (32,):
-            return {}
-        if features.dtype != np.float32 or features.shape != (len(keys), dimension):
-            return {}
-        return {key.tobytes().hex(): row for key, row in zip(keys, features, strict=True)}
-
-    def _trim(self) -> None:
-        """Remove the oldest pairs beyond the limit, never the newest."""
-        stored = sorted(self.folder.rglob("*.keys.npy"), key=lambda path: path.stat().st_mtime)
-        sizes = [path.stat().st_size + _features_of(path).stat().st_size for path in stored]
-        excess = sum(sizes) - self.limit
-        for path, size in zip(stored[:-1], sizes[:-1], strict=True):
-            if excess <= 0:
-                return
-            path.unlink(missing_ok=True)
-            _features_of(path).unlink(missing_ok=True)
-            excess -= size
+    if features.ndim != 2:
+        raise ValueError(
+            f"The {whose} features have shape {features.shape}; expected (images, features)."
+        )
+    if len(features) < fewest:
+        raise ValueError(
+            f"The {whose} set has {len(features)} image(s); this metric needs at least {fewest}. "
+            "Add images."
+        )
+    for start in range(0, len(features), 4096):
+        finite = np.isfinite(features[start : start + 4096]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite)[0])
+            raise ValueError(
+                f"The {whose} features are not finite, first in row {row}. Check this image and "
+                "the feature network."
+            )
+    return features
 
 
-def _features_of(keys: Path) -> Path:
-    return keys.with_name(keys.name.replace(".keys.npy", ".npy"))
+def require_same_dimension(real: int, fake: int) -> None:
+    """Both sides must come from one extractor.
 
-
-def key_of(picture: Array) -> str:
-    """SHA-256 of a picture's pixels, shape and type."""
-    digest = hashlib.sha256(f"{picture.shape} {picture.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(picture).data)
-    return digest.hexdigest()
-
-
-def extract(
-    extractor: Extractor,
-    pictures: Iterable[Array],
-    batch_size: int,
-    cache: FeatureCache | None = None,
-) -> Features:
-    """Features of a stream of pictures; the network sees only pictures it has not seen before.
-
-    Args:
-        extractor: the feature network.
-        pictures: `(height, width, 3)` each, in 0..255, of one size; consumed once.
-        batch_size: pictures per network pass; it does not change the result beyond rounding.
-        cache: where features are kept; None computes all.
-    Returns:
-        `(images, features)` float32 in the order of the pictures.
+    Raises:
+        ValueError: otherwise.
     """
-    known = cache.read(extractor) if cache else {}
-    keys: list[str] = []
-    fresh: list[str] = []
-
-    def unseen() -> Iterator[Array]:
-        for picture in pictures:
-            key = key_of(picture)
-            keys.append(key)
-            if key not in known:
-                known[key] = _PENDING
-                fresh.append(key)
-                yield picture
-
-    computed = list(extractor.features(unseen(), batch_size))
-    rows = dict(zip(fresh, computed, strict=True))
-    known |= rows
-    if cache:
-        cache.add(extractor, rows)
-    if not keys:
-        return np.empty((0, extractor.dimension), np.float32)
-    return np.stack([known[key] for key in keys])
-
-
-_PENDING: Array = np.empty(0, np.float32)  # holds the place of a picture that is on its way
+    if real != fake:
+        raise ValueError(
+            "Real and generated images need features of the same extractor: received "
+            f"{real} and {fake} features per image. Use one `--features` for both."
+        )

@@ -76,14 +76,15 @@ def constants(graph: graph_pb2.GraphDef) -> dict[str, Array]:
 
 
 def load(
-    path: Path, input_name: str | None, output_name: str | None
-) -> tuple[Callable[[Tensor], Tensor], tuple[int | None, int | None]]:
-    """A function from images to one tensor of a frozen graph.
+    path: Path, input_name: str | None, output_name: str | None, logits_name: str | None = None
+) -> tuple[Callable[[Tensor], list[Tensor]], tuple[int | None, int | None]]:
+    """A function from images to one or two tensors of a frozen graph.
 
     Args:
         input_name: tensor that takes `(batch, height, width, 3)`, such as `input:0`; may be left
             out if the graph has one placeholder.
-        output_name: tensor to compute, `(batch, ...)`.
+        output_name, logits_name: tensors to compute in one pass, `(batch, ...)`; the second may
+            be left out.
     Returns:
         The function, for any batch size, and the height and width that the graph asks for; None
         where any will do.
@@ -107,13 +108,16 @@ def load(
         tf.graph_util.import_graph_def(graph, name="")
 
     wrapped = tf.compat.v1.wrap_function(build, [])
-    try:
-        return wrapped.prune(f"{source.name}:0", _tensor_name(output_name)), (height, width)
-    except (KeyError, ValueError):
-        raise UserError(
-            f"{output_name}: no such tensor in {path.name}. Candidates: "
-            f"{', '.join(_likely_outputs(graph)) or 'none found'}."
-        ) from None
+    fetched = []
+    for name in (output_name, logits_name) if logits_name else (output_name,):
+        try:
+            fetched.append(wrapped.graph.as_graph_element(_tensor_name(name)))
+        except (KeyError, ValueError):
+            raise UserError(
+                f"{name}: no such tensor in {path.name}. Candidates: "
+                f"{', '.join(_likely_outputs(graph)) or 'none found'}."
+            ) from None
+    return wrapped.prune(f"{source.name}:0", fetched), (height, width)
 
 
 def _refuse_other_operations(graph: graph_pb2.GraphDef, path: Path) -> None:
@@ -155,9 +159,10 @@ def _input_size(node: Any) -> tuple[int | None, int | None]:
 
 
 def _likely_outputs(graph: graph_pb2.GraphDef) -> list[str]:
-    """Names of the last pooling operations: there features are usually taken."""
+    """The last pooling operations, where features are usually taken, and the last operation."""
     pools = [node.name for node in graph.node if node.op in ("AvgPool", "Mean", "MaxPool")]
-    return [f"{name}:0" for name in pools[-2:]]
+    last = graph.node[-1].name
+    return [f"{name}:0" for name in (*pools[-2:], *(() if last in pools else (last,)))]
 
 
 def _tensor_name(name: str) -> str:

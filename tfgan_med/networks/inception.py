@@ -10,7 +10,7 @@ by name; their order in `model.layers` is not the order of creation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -19,52 +19,64 @@ from keras import layers
 
 Tensor = Any
 State = Mapping[str, npt.NDArray[Any]]  # PyTorch parameter name to values
+Precision = Literal["float32", "bfloat16"]
 
 INPUT_SIZE = 299
 DIMENSIONS = (64, 192, 768, 2048)
 """Channels that can serve as features: after the first and second pooling, before the last
 grid reduction, and the last layer (`pool3`)."""
 
+_EPSILON = 1e-3  # of batch normalization
 
-def inception_2015() -> keras.Model:
+
+def inception_2015(folded: bool = False, precision: Precision = "float32") -> keras.Model:
     """The network with random weights; see `load_state`.
 
     Input: `(batch, 299, 299, 3)`, RGB scaled to [-1, 1]. Outputs, a dict: `64`, `192`, `768` and
     `2048`, each the mean over the map of that many channels, `(batch, channels)`; `logits` and
     `logits_unbiased` (without the bias of the last layer, as the Inception Score of OpenAI has
-    it), `(batch, 1008)`.
+    it), `(batch, 1008)`. All are float32.
+
+    Args:
+        folded: whether convolutions take up the batch normalization behind them; `load_state`
+            then computes their kernels and biases. For features: it is quicker, equal to
+            rounding, and cannot be trained.
+        precision: of the convolutions.
     Source: Szegedy et al., arXiv:1512.00567, table 1 and figures 5 to 7.
     """
-    images = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="images")
+    make = _Maker(folded, precision)
+    images = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), dtype="float32", name="images")
     outputs: dict[str, Tensor] = {}
 
-    x = _conv(images, 32, 3, "Conv2d_1a_3x3", strides=2, padding="valid")
-    x = _conv(x, 32, 3, "Conv2d_2a_3x3", padding="valid")
-    x = _conv(x, 64, 3, "Conv2d_2b_3x3")
-    x = layers.MaxPooling2D(3, 2)(x)
+    x = make.conv(images, 32, 3, "Conv2d_1a_3x3", strides=2, padding="valid")
+    x = make.conv(x, 32, 3, "Conv2d_2a_3x3", padding="valid")
+    x = make.conv(x, 64, 3, "Conv2d_2b_3x3")
+    x = make.reducing_pool(x)
     outputs["64"] = _mean(x)
-    x = _conv(x, 80, 1, "Conv2d_3b_1x1", padding="valid")
-    x = _conv(x, 192, 3, "Conv2d_4a_3x3", padding="valid")
-    x = layers.MaxPooling2D(3, 2)(x)
+    x = make.conv(x, 80, 1, "Conv2d_3b_1x1", padding="valid")
+    x = make.conv(x, 192, 3, "Conv2d_4a_3x3", padding="valid")
+    x = make.reducing_pool(x)
     outputs["192"] = _mean(x)
 
-    x = _block_35(x, "Mixed_5b", pool_channels=32)
-    x = _block_35(x, "Mixed_5c", pool_channels=64)
-    x = _block_35(x, "Mixed_5d", pool_channels=64)
-    x = _reduction_17(x, "Mixed_6a")
-    x = _block_17(x, "Mixed_6b", channels=128)
-    x = _block_17(x, "Mixed_6c", channels=160)
-    x = _block_17(x, "Mixed_6d", channels=160)
-    x = _block_17(x, "Mixed_6e", channels=192)
+    x = _block_35(make, x, "Mixed_5b", pool_channels=32)
+    x = _block_35(make, x, "Mixed_5c", pool_channels=64)
+    x = _block_35(make, x, "Mixed_5d", pool_channels=64)
+    x = _reduction_17(make, x, "Mixed_6a")
+    x = _block_17(make, x, "Mixed_6b", channels=128)
+    x = _block_17(make, x, "Mixed_6c", channels=160)
+    x = _block_17(make, x, "Mixed_6d", channels=160)
+    x = _block_17(make, x, "Mixed_6e", channels=192)
     outputs["768"] = _mean(x)
-    x = _reduction_8(x, "Mixed_7a")
-    x = _block_8(x, "Mixed_7b", layers.AveragePooling2D)
-    x = _block_8(x, "Mixed_7c", layers.MaxPooling2D)  # average in the paper; the 2015 graph has max
+    x = _reduction_8(make, x, "Mixed_7a")
+    x = _block_8(make, x, "Mixed_7b", layers.AveragePooling2D)
+    # average in the paper; the 2015 graph has max
+    x = _block_8(make, x, "Mixed_7c", layers.MaxPooling2D)
 
     outputs["2048"] = _mean(x)
-    unbiased = layers.Dense(1008, use_bias=False, name="fc.weight")(outputs["2048"])
-    outputs["logits_unbiased"] = unbiased
-    outputs["logits"] = AddBias(name="fc.bias")(unbiased)
+    unbiased = layers.Dense(1008, use_bias=False, dtype="float32", name="fc.weight")
+    outputs["logits_unbiased"] = unbiased(outputs["2048"])
+    bias = AddBias(dtype="float32", name="fc.bias")
+    outputs["logits"] = bias(outputs["logits_unbiased"])
     return keras.Model(images, outputs, name="inception_2015")
 
 
@@ -79,86 +91,111 @@ class AddBias(layers.Layer):
         return inputs + self.bias
 
 
-def _conv(
-    x: Tensor,
-    channels: int,
-    size: int | tuple[int, int],
-    name: str,
-    strides: int = 1,
-    padding: str = "same",
-) -> Tensor:
-    """Convolution without bias, batch normalization, ReLU."""
-    x = layers.Conv2D(channels, size, strides, padding, use_bias=False, name=f"{name}.conv")(x)
-    x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}.bn")(x)
-    return layers.ReLU()(x)
+class _Maker:
+    """Makes the layers of one form and precision."""
+
+    def __init__(self, folded: bool, precision: Precision) -> None:
+        self._folded = folded
+        name = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+        self._policy = keras.DTypePolicy(name)
+
+    def conv(
+        self,
+        x: Tensor,
+        channels: int,
+        size: int | tuple[int, int],
+        name: str,
+        strides: int = 1,
+        padding: str = "same",
+    ) -> Tensor:
+        """Convolution without bias, batch normalization, ReLU."""
+        kernel = {"filters": channels, "kernel_size": size, "strides": strides, "padding": padding}
+        common = {"name": f"{name}.conv", "dtype": self._policy}
+        if self._folded:
+            return layers.Conv2D(**kernel, activation="relu", **common)(x)
+        x = layers.Conv2D(**kernel, use_bias=False, **common)(x)
+        x = layers.BatchNormalization(epsilon=_EPSILON, name=f"{name}.bn", dtype=self._policy)(x)
+        return layers.ReLU(dtype=self._policy)(x)
+
+    def reducing_pool(self, x: Tensor) -> Tensor:
+        """Maximum of 3 x 3 on half the grid."""
+        return layers.MaxPooling2D(3, 2, dtype=self._policy)(x)
+
+    def pool(self, x: Tensor, kind: type[layers.Layer] = layers.AveragePooling2D) -> Tensor:
+        """3 x 3 on the same grid; the average does not count the padding."""
+        return kind(3, 1, "same", dtype=self._policy)(x)
+
+    def join(self, branches: list[Tensor]) -> Tensor:
+        """Channels of all branches in order."""
+        return layers.Concatenate(dtype=self._policy)(branches)
 
 
 def _mean(x: Tensor) -> Tensor:
-    return layers.GlobalAveragePooling2D()(x)
+    return layers.GlobalAveragePooling2D(dtype="float32")(x)
 
 
-def _block_35(x: Tensor, name: str, pool_channels: int) -> Tensor:
-    """Figure 5: on the 35 x 35 grid. Average pooling does not count the padding."""
-    single = _conv(x, 64, 1, f"{name}.branch1x1")
-    five = _conv(x, 48, 1, f"{name}.branch5x5_1")
-    five = _conv(five, 64, 5, f"{name}.branch5x5_2")
-    double = _conv(x, 64, 1, f"{name}.branch3x3dbl_1")
-    double = _conv(double, 96, 3, f"{name}.branch3x3dbl_2")
-    double = _conv(double, 96, 3, f"{name}.branch3x3dbl_3")
-    pool = layers.AveragePooling2D(3, 1, "same")(x)
-    pool = _conv(pool, pool_channels, 1, f"{name}.branch_pool")
-    return layers.Concatenate()([single, five, double, pool])
+def _block_35(make: _Maker, x: Tensor, name: str, pool_channels: int) -> Tensor:
+    """Figure 5: on the 35 x 35 grid."""
+    single = make.conv(x, 64, 1, f"{name}.branch1x1")
+    five = make.conv(x, 48, 1, f"{name}.branch5x5_1")
+    five = make.conv(five, 64, 5, f"{name}.branch5x5_2")
+    double = make.conv(x, 64, 1, f"{name}.branch3x3dbl_1")
+    double = make.conv(double, 96, 3, f"{name}.branch3x3dbl_2")
+    double = make.conv(double, 96, 3, f"{name}.branch3x3dbl_3")
+    pool = make.pool(x)
+    pool = make.conv(pool, pool_channels, 1, f"{name}.branch_pool")
+    return make.join([single, five, double, pool])
 
 
-def _reduction_17(x: Tensor, name: str) -> Tensor:
+def _reduction_17(make: _Maker, x: Tensor, name: str) -> Tensor:
     """Figure 10: from 35 x 35 to 17 x 17."""
-    three = _conv(x, 384, 3, f"{name}.branch3x3", strides=2, padding="valid")
-    double = _conv(x, 64, 1, f"{name}.branch3x3dbl_1")
-    double = _conv(double, 96, 3, f"{name}.branch3x3dbl_2")
-    double = _conv(double, 96, 3, f"{name}.branch3x3dbl_3", strides=2, padding="valid")
-    return layers.Concatenate()([three, double, layers.MaxPooling2D(3, 2)(x)])
+    three = make.conv(x, 384, 3, f"{name}.branch3x3", strides=2, padding="valid")
+    double = make.conv(x, 64, 1, f"{name}.branch3x3dbl_1")
+    double = make.conv(double, 96, 3, f"{name}.branch3x3dbl_2")
+    double = make.conv(double, 96, 3, f"{name}.branch3x3dbl_3", strides=2, padding="valid")
+    return make.join([three, double, make.reducing_pool(x)])
 
 
-def _block_17(x: Tensor, name: str, channels: int) -> Tensor:
+def _block_17(make: _Maker, x: Tensor, name: str, channels: int) -> Tensor:
     """Figure 6 with n = 7: on the 17 x 17 grid. Kernels are (height, width)."""
-    single = _conv(x, 192, 1, f"{name}.branch1x1")
-    seven = _conv(x, channels, 1, f"{name}.branch7x7_1")
-    seven = _conv(seven, channels, (1, 7), f"{name}.branch7x7_2")
-    seven = _conv(seven, 192, (7, 1), f"{name}.branch7x7_3")
-    double = _conv(x, channels, 1, f"{name}.branch7x7dbl_1")
-    double = _conv(double, channels, (7, 1), f"{name}.branch7x7dbl_2")
-    double = _conv(double, channels, (1, 7), f"{name}.branch7x7dbl_3")
-    double = _conv(double, channels, (7, 1), f"{name}.branch7x7dbl_4")
-    double = _conv(double, 192, (1, 7), f"{name}.branch7x7dbl_5")
-    pool = layers.AveragePooling2D(3, 1, "same")(x)
-    pool = _conv(pool, 192, 1, f"{name}.branch_pool")
-    return layers.Concatenate()([single, seven, double, pool])
+    single = make.conv(x, 192, 1, f"{name}.branch1x1")
+    seven = make.conv(x, channels, 1, f"{name}.branch7x7_1")
+    seven = make.conv(seven, channels, (1, 7), f"{name}.branch7x7_2")
+    seven = make.conv(seven, 192, (7, 1), f"{name}.branch7x7_3")
+    double = make.conv(x, channels, 1, f"{name}.branch7x7dbl_1")
+    double = make.conv(double, channels, (7, 1), f"{name}.branch7x7dbl_2")
+    double = make.conv(double, channels, (1, 7), f"{name}.branch7x7dbl_3")
+    double = make.conv(double, channels, (7, 1), f"{name}.branch7x7dbl_4")
+    double = make.conv(double, 192, (1, 7), f"{name}.branch7x7dbl_5")
+    pool = make.pool(x)
+    pool = make.conv(pool, 192, 1, f"{name}.branch_pool")
+    return make.join([single, seven, double, pool])
 
 
-def _reduction_8(x: Tensor, name: str) -> Tensor:
+def _reduction_8(make: _Maker, x: Tensor, name: str) -> Tensor:
     """From 17 x 17 to 8 x 8."""
-    three = _conv(x, 192, 1, f"{name}.branch3x3_1")
-    three = _conv(three, 320, 3, f"{name}.branch3x3_2", strides=2, padding="valid")
-    seven = _conv(x, 192, 1, f"{name}.branch7x7x3_1")
-    seven = _conv(seven, 192, (1, 7), f"{name}.branch7x7x3_2")
-    seven = _conv(seven, 192, (7, 1), f"{name}.branch7x7x3_3")
-    seven = _conv(seven, 192, 3, f"{name}.branch7x7x3_4", strides=2, padding="valid")
-    return layers.Concatenate()([three, seven, layers.MaxPooling2D(3, 2)(x)])
+    three = make.conv(x, 192, 1, f"{name}.branch3x3_1")
+    three = make.conv(three, 320, 3, f"{name}.branch3x3_2", strides=2, padding="valid")
+    seven = make.conv(x, 192, 1, f"{name}.branch7x7x3_1")
+    seven = make.conv(seven, 192, (1, 7), f"{name}.branch7x7x3_2")
+    seven = make.conv(seven, 192, (7, 1), f"{name}.branch7x7x3_3")
+    seven = make.conv(seven, 192, 3, f"{name}.branch7x7x3_4", strides=2, padding="valid")
+    return make.join([three, seven, make.reducing_pool(x)])
 
 
-def _block_8(x: Tensor, name: str, pooling: type[layers.Layer]) -> Tensor:
+def _block_8(make: _Maker, x: Tensor, name: str, pooling: type[layers.Layer]) -> Tensor:
     """Figure 7: on the 8 x 8 grid, two branches end in a fork."""
-    single = _conv(x, 320, 1, f"{name}.branch1x1")
-    three = _conv(x, 384, 1, f"{name}.branch3x3_1")
-    three_a = _conv(three, 384, (1, 3), f"{name}.branch3x3_2a")
-    three_b = _conv(three, 384, (3, 1), f"{name}.branch3x3_2b")
-    double = _conv(x, 448, 1, f"{name}.branch3x3dbl_1")
-    double = _conv(double, 384, 3, f"{name}.branch3x3dbl_2")
-    double_a = _conv(double, 384, (1, 3), f"{name}.branch3x3dbl_3a")
-    double_b = _conv(double, 384, (3, 1), f"{name}.branch3x3dbl_3b")
-    pool = pooling(3, 1, "same")(x)
-    pool = _conv(pool, 192, 1, f"{name}.branch_pool")
-    return layers.Concatenate()([single, three_a, three_b, double_a, double_b, pool])
+    single = make.conv(x, 320, 1, f"{name}.branch1x1")
+    three = make.conv(x, 384, 1, f"{name}.branch3x3_1")
+    three_a = make.conv(three, 384, (1, 3), f"{name}.branch3x3_2a")
+    three_b = make.conv(three, 384, (3, 1), f"{name}.branch3x3_2b")
+    double = make.conv(x, 448, 1, f"{name}.branch3x3dbl_1")
+    double = make.conv(double, 384, 3, f"{name}.branch3x3dbl_2")
+    double_a = make.conv(double, 384, (1, 3), f"{name}.branch3x3dbl_3a")
+    double_b = make.conv(double, 384, (3, 1), f"{name}.branch3x3dbl_3b")
+    pool = make.pool(x, pooling)
+    pool = make.conv(pool, 192, 1, f"{name}.branch_pool")
+    return make.join([single, three_a, three_b, double_a, double_b, pool])
 
 
 def state_shapes() -> dict[str, tuple[int, ...]]:
@@ -188,14 +225,32 @@ def load_state(model: keras.Model, state: State) -> None:
     """
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
-            kernel = _taken(state, f"{layer.name}.weight")
-            _set(layer, [kernel.transpose(2, 3, 1, 0)])
+            kernel = _taken(state, f"{layer.name}.weight").transpose(2, 3, 1, 0)
+            _set(layer, _folded(kernel, state, layer.name) if layer.use_bias else [kernel])
         elif isinstance(layer, layers.BatchNormalization):
             _set(layer, [_taken(state, f"{layer.name}.{part}") for part in _NORMALIZATION])
         elif isinstance(layer, layers.Dense):
             _set(layer, [_taken(state, "fc.weight").T])
         elif isinstance(layer, AddBias):
             _set(layer, [_taken(state, "fc.bias")])
+
+
+def _folded(kernel: npt.NDArray[Any], state: State, name: str) -> list[npt.NDArray[np.float32]]:
+    """Kernel and bias that do what the kernel and the batch normalization behind it do.
+
+    gamma (w x - mean) / sqrt(variance + epsilon) + beta, computed in float64.
+    """
+    normalization = name.removesuffix("conv") + "bn"
+    gamma, beta, mean, variance = (
+        _taken(state, f"{normalization}.{part}").astype(np.float64) for part in _NORMALIZATION
+    )
+    if kernel.shape[-1:] != gamma.shape:
+        raise ValueError(
+            f"{name}: the file has shapes {[kernel.shape, gamma.shape]}, which do not belong "
+            "together."
+        )
+    scale = gamma / np.sqrt(variance + _EPSILON)
+    return [(kernel * scale).astype(np.float32), (beta - mean * scale).astype(np.float32)]
 
 
 def _taken(state: State, name: str) -> npt.NDArray[Any]:

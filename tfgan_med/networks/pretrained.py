@@ -1,7 +1,8 @@
-"""Pretrained weights: which files are known, where they are looked for, and getting them here.
+"""Pretrained weights: where they are looked for, and getting them here.
 
 Files are looked for in the folder `TFGAN_MED_WEIGHTS`, then in `weights` of the cache folder.
-Nothing is fetched unless `download` is called, and every known file is checked before use.
+Nothing is fetched unless `download` is called, and every known file is checked before use. Which
+files are known stands in `weight_registry.py`.
 """
 
 from __future__ import annotations
@@ -15,141 +16,24 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tfgan_med import files
 from tfgan_med.errors import MissingWeightsError, UserError
+from tfgan_med.networks.weight_registry import REGISTRY as REGISTRY
+from tfgan_med.networks.weight_registry import Source as Source
+from tfgan_med.networks.weight_registry import Weights as Weights
 
 State = dict[str, npt.NDArray[Any]]
 Progress = Callable[[int, int], None]  # bytes here, bytes in all
 
 _TIMEOUT = 30.0  # seconds without an answer
-
-
-@dataclass(frozen=True)
-class Source:
-    """One published file.
-
-    Attributes:
-        file: its name.
-        size: of the file in bytes; of the member if there is one.
-        algorithm, digest: checksum of the file, of the member if there is one.
-        url: where it is published.
-        member: name inside the archive.
-    """
-
-    file: str
-    size: int
-    algorithm: Literal["sha256", "md5"]
-    digest: str
-    url: str
-    member: str | None = None
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A set of weights that can come from several files.
-
-    Attributes:
-        about: what they are for, in a line.
-        licence: of the published file.
-        stored: file name in our cache folder.
-        sources: the published files, the preferred one first.
-        instead: what to do without them.
-    """
-
-    about: str
-    licence: str
-    stored: str
-    sources: tuple[Source, ...]
-    instead: str
-
-
-_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications"
-_GRAPH = "classify_image_graph_def.pb"
-_GRAPH_SHA256 = "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6"
-_PORT_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-
-REGISTRY: dict[str, Weights] = {
-    "inception-2015": Weights(
-        about="Inception-v3 of 2015, the network of FID, KID and the Inception Score",
-        licence="Apache-2.0",
-        stored="inception-2015.npz",
-        sources=(
-            Source(
-                "pt_inception-2015-12-05-6726825d.pth",
-                95_628_359,
-                "sha256",
-                _PORT_SHA256,
-                "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-                "pt_inception-2015-12-05-6726825d.pth",
-            ),
-            Source(  # the same bytes
-                "weights-inception-2015-12-05-6726825d.pth",
-                95_628_359,
-                "sha256",
-                _PORT_SHA256,
-                "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-                "weights-inception-2015-12-05-6726825d.pth",
-            ),
-            Source(
-                _GRAPH,
-                95_673_916,
-                "sha256",
-                _GRAPH_SHA256,
-                "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"
-                "classify_image_graph_def.pb",
-            ),
-            Source(
-                "inception-2015-12-05.tgz",
-                95_673_916,
-                "sha256",
-                _GRAPH_SHA256,
-                "https://storage.googleapis.com/download.tensorflow.org/models/image/imagenet/"
-                "inception-2015-12-05.tgz",
-                member=_GRAPH,
-            ),
-        ),
-        instead="--features FILE takes another network; its values are named after it.",
-    ),
-    "inception-keras": Weights(
-        about="Inception-v3 of keras.applications (ImageNet); --protocol keras, never FID",
-        licence="Apache-2.0",
-        stored="inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        sources=(
-            Source(
-                "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                87_910_968,
-                "md5",
-                "bcbd6486424b2319ff4ef7d526e38f63",
-                f"{_KERAS}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            ),
-        ),
-        instead="--features FILE takes another network; its values are named after it.",
-    ),
-    "vgg16": Weights(
-        about="VGG16 of keras.applications (ImageNet, no top) for the perceptual loss",
-        licence="CC BY 4.0 (Oxford VGG), converted by Keras",
-        stored="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        sources=(
-            Source(
-                "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-                58_889_256,
-                "md5",
-                "6d6bbae143d832006294945121d1f1fc",
-                f"{_KERAS}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-            ),
-        ),
-        instead="the L1 loss needs none of them.",
-    ),
-}
-
 
 # Where weights are --------------------------------------------------------------------------------
 
@@ -191,7 +75,7 @@ def locate(name: str, given: Path | None = None) -> Path:
         return given
     path = find(name)
     if path is None:
-        raise MissingWeightsError(_missing(name))
+        raise MissingWeightsError(_missing(name), name)
     if path.suffix != ".npz":  # written by us from a checked file
         verify(name, path)
     return path
@@ -219,7 +103,7 @@ def describe(name: str) -> dict[str, Any]:
         "files": [
             {
                 "file": source.file,
-                "megabytes": round(source.size / 1e6),
+                "megabytes": _megabytes(source),
                 "algorithm": source.algorithm,
                 "digest": source.digest,
                 "url": source.url,
@@ -227,6 +111,12 @@ def describe(name: str) -> dict[str, Any]:
             for source in weights.sources
         ],
     }
+
+
+def _megabytes(source: Source) -> float:
+    """Whole ones where there is one."""
+    size = source.size / 1e6
+    return round(size) if size >= 1 else max(round(size, 2), 0.01)
 
 
 def _state_of(name: str, path: Path) -> tuple[str, str]:
@@ -258,12 +148,13 @@ def _missing(name: str) -> str:
     alternatives = [s for s in weights.sources[1:] if s.digest != first.digest and not s.member]
     others = "".join(f", or {s.file} ({s.algorithm} {s.digest[:8]}...)" for s in alternatives)
     places = " and ".join(str(folder) for folder in folders())
+    option = f", or add {weights.option} FILE" if weights.option else ""
     return (
         f"The weights {name} ({weights.about}) are not on this machine; looked in {places}. "
-        f"Needed: {first.file} ({first.size / 1e6:.0f} MB, {first.algorithm} "
+        f"Needed: {first.file} ({_megabytes(first)} MB, {first.algorithm} "
         f"{first.digest[:8]}...){others}. With network: tfgan-med weights import {name} "
         "--download. Without: copy the file here and run tfgan-med weights import "
-        f"{name} FILE, or add --weights FILE. Meanwhile: {weights.instead}"
+        f"{name} FILE{option}. Meanwhile: {weights.instead}"
     )
 
 
@@ -336,7 +227,11 @@ def _member(weights: Weights, path: Path) -> tuple[Source, bytes]:
 
 
 def import_file(name: str, path: Path) -> Path:
-    """Check a file and put it into the cache folder, Inception as one `.npz`.
+    """Check a file and put it into the cache folder.
+
+    Of Inception and torchvision's networks only the tensors that are used are kept, as one `.npz`
+    with the checksum of their origin: nine tenths of a torchvision file are its classifier, which
+    would have to be read and hashed each time.
 
     Args:
         path: any of the published files.
@@ -350,9 +245,8 @@ def import_file(name: str, path: Path) -> Path:
         raise UserError(f"{path}: no such file. Give one of {_file_names(weights)}.")
     target = store() / weights.stored
     target.parent.mkdir(parents=True, exist_ok=True)
-    if name == "inception-2015":
-        state, sha256 = read_inception(path)
-        _check_inception(state, path)
+    if target.suffix == ".npz":
+        state, sha256 = _wanted_tensors(name, path)
         with files.replacing(target) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, sha256=np.array(sha256), **state)
         return target
@@ -362,6 +256,33 @@ def import_file(name: str, path: Path) -> Path:
     with files.replacing(target) as temporary:
         shutil.copyfile(path, temporary)
     return target
+
+
+def _wanted_tensors(name: str, path: Path) -> tuple[State, str]:
+    """The tensors of a published file that its network has, and the checksum of the file."""
+    if name == "inception-2015":
+        from tfgan_med.networks import inception
+
+        state, sha256 = read_inception(path)
+        shapes = inception.state_shapes()
+        whose = "the 2015 Inception network"
+    else:
+        from tfgan_med.networks import torchvision_trunks
+
+        verify(name, path)
+        state, sha256 = read_tensors(path)
+        trunk = next(trunk for trunk in torchvision_trunks.TRUNKS if name == f"lpips-{trunk}")
+        shapes = torchvision_trunks.state_shapes(trunk)
+        whose = f"{trunk} of torchvision"
+
+    for tensor, shape in shapes.items():
+        found = state[tensor].shape if tensor in state else None
+        if found != shape:
+            raise UserError(
+                f"{path.name}: {tensor} has the shape {found}, {whose} {shape}. "
+                "This is another network's file."
+            )
+    return {tensor: state[tensor] for tensor in shapes}, sha256
 
 
 def read_inception(path: Path) -> tuple[State, str]:
@@ -375,13 +296,11 @@ def read_inception(path: Path) -> tuple[State, str]:
         UserError: the checksum is not that of the published file, or it cannot be read.
     """
     if path.suffix == ".npz":
-        return _read_arrays(path)
+        return read_tensors(path)
     source = verify("inception-2015", path)
     if path.suffix == ".pth":
-        from tfgan_med.networks.torch_file import read_torch_file
-
-        state = read_torch_file(path)
-        return {n: v for n, v in state.items() if v.dtype == np.float32}, source.digest
+        state, sha256 = read_tensors(path)
+        return {n: v for n, v in state.items() if v.dtype == np.float32}, sha256
 
     from tfgan_med.networks import frozen_graph, inception
 
@@ -397,28 +316,27 @@ def is_published(name: str, digest: str) -> bool:
     return any(source.digest == digest for source in _known(name).sources)
 
 
-def _read_arrays(path: Path) -> tuple[State, str]:
+def read_tensors(path: Path) -> tuple[State, str]:
+    """Named tensors of a PyTorch file or an `.npz`, whatever they are, and their checksum.
+
+    Returns:
+        Name to array, and the SHA-256 of the file; of its origin for an `.npz` of `import_file`.
+    Raises:
+        UserError: it cannot be read, or holds more than tensors.
+    """
+    if path.suffix != ".npz":
+        from tfgan_med.networks.torch_file import read_torch_file
+
+        return read_torch_file(path), files.sha256_of(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
             state = {key: stored[key] for key in stored.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path.name}: no readable .npz ({error}). Import the weights again."
         ) from None
     recorded = state.pop("sha256", None)
     return state, files.sha256_of(path) if recorded is None else str(recorded)
-
-
-def _check_inception(state: State, path: Path) -> None:
-    from tfgan_med.networks import inception
-
-    for name, shape in inception.state_shapes().items():
-        found = state[name].shape if name in state else None
-        if found != shape:
-            raise UserError(
-                f"{path.name}: {name} has the shape {found}, the 2015 Inception network {shape}. "
-                "This is another network's file."
-            )
 
 
 def _file_names(weights: Weights) -> str:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import h5py
 import keras
-import numpy as np
-import numpy.typing as npt
 from keras import layers, ops
 
-from tfgan_med.errors import DataError, UserError
+from tfgan_med.errors import UserError
+from tfgan_med.networks import keras_file
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Width and number of convolutions of each block; a pooling ends a block."""
@@ -27,6 +25,10 @@ LAYERS = tuple(
     for conv in range(1, convs + 1)
 )
 BGR_MEAN = (103.939, 116.779, 123.68)
+
+_ABOUT = "VGG16 as Keras publishes it"
+_ADVICE = "Use vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5."
+_INPUT_SIZE = 224  # what the fully connected layers want
 
 
 def vgg16_features(taps: Sequence[str], weights: Path) -> keras.Model:
@@ -59,7 +61,47 @@ def vgg16_features(taps: Sequence[str], weights: Path) -> keras.Model:
 
     network = FeatureNetwork(pixels, [features[tap] for tap in taps], name="vgg16")
     network.trainable = False
-    _load(network, Path(weights))
+    keras_file.load(network, Path(weights), _ABOUT, _ADVICE)
+    return network
+
+
+def vgg16_vectors(
+    weights: Path, precision: Literal["float32", "bfloat16"] = "float32"
+) -> keras.Model:
+    """VGG16 to one vector for each picture, frozen.
+
+    Args:
+        weights: the HDF5 file of `keras.applications.VGG16`. With top the vector is `fc2` after
+            its ReLU, 4096 numbers, as improved precision and recall use it; without top the
+            last pooling averaged over its map, 512 numbers.
+        precision: of convolutions and products; the vector is float32.
+    Returns:
+        A model called `vgg16-fc2` or `vgg16-gap`, from `caffe_pixels`, `(batch, 224, 224, 3)`.
+    Raises:
+        DataError: if the file is no such file.
+    """
+    policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    top = keras_file.holds(Path(weights), "fc2", _ABOUT, _ADVICE)
+    pixels = keras.Input((_INPUT_SIZE, _INPUT_SIZE, 3), dtype="float32", name="pixels")
+    x = pixels
+    for block, (width, convs) in enumerate(BLOCKS, 1):
+        for conv in range(1, convs + 1):
+            name = f"block{block}_conv{conv}"
+            convolution = layers.Conv2D(
+                width, 3, padding="same", activation="relu", dtype=policy, name=name
+            )
+            x = convolution(x)
+        x = layers.MaxPooling2D(2, dtype=policy)(x)
+    if top:
+        x = layers.Flatten(dtype=policy)(x)
+        x = layers.Dense(4096, activation="relu", dtype=policy, name="fc1")(x)
+        x = layers.Dense(4096, activation="relu", dtype=policy, name="fc2")(x)
+        x = layers.Activation("linear", dtype="float32")(x)
+    else:
+        x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    network = keras.Model(pixels, x, name="vgg16-fc2" if top else "vgg16-gap")
+    network.trainable = False
+    keras_file.load(network, Path(weights), _ABOUT, _ADVICE)
     return network
 
 
@@ -100,38 +142,3 @@ def _check(taps: Sequence[str]) -> None:
         raise UserError(
             f"VGG16 features need at least one layer and each once, received {list(taps)}."
         )
-
-
-def _load(network: keras.Model, path: Path) -> None:
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read as an HDF5 file ({error}). Expected the weights of "
-            "keras.applications.VGG16; import them again."
-        ) from None
-    with file:
-        groups = file.get("model_weights", file)  # a whole saved model nests them
-        for layer in network.layers:
-            if layer.weights:
-                _assign(layer, _arrays(groups, layer.name), path)
-
-
-def _arrays(groups: Any, name: str) -> list[npt.NDArray[np.float32]]:
-    """Kernel and bias of a layer in the order in which the file lists them."""
-    if name not in groups:
-        return []
-    group = groups[name]
-    return [np.asarray(group[key], np.float32) for key in group.attrs.get("weight_names", ())]
-
-
-def _assign(layer: keras.layers.Layer, arrays: list[npt.NDArray[np.float32]], path: Path) -> None:
-    found = [array.shape for array in arrays]
-    expected = [tuple(variable.shape) for variable in layer.weights]
-    if found != expected:
-        raise DataError(
-            f"{path} does not hold VGG16 as Keras publishes it: layer {layer.name} has arrays of "
-            f"shape {found}, expected {expected}. Use "
-            "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5."
-        )
-    layer.set_weights(arrays)

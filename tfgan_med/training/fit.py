@@ -17,9 +17,9 @@ from tfgan_med import config, files
 from tfgan_med.errors import TrainingError, UserError
 from tfgan_med.metrics.paired import HIGHER_IS_BETTER
 from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.networks.extractors import ExtractorChoice
 from tfgan_med.networks.features import FeatureNetwork
 from tfgan_med.training import (
-    evaluation,
     model_card,
     run_folder,
     runtime,
@@ -110,9 +110,9 @@ class Training:
         train = self.train
         if train.eval_metric != "fid":
             return None
-        return evaluation.Network(
+        return ExtractorChoice(
             protocol=train.eval_protocol,
-            features=train.eval_features,
+            features=None if train.eval_features is None else str(train.eval_features),
             output_name=train.eval_features_output,
         ).load()
 

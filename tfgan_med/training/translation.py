@@ -21,7 +21,7 @@ from tfgan_med.data.pipeline import PairedData, prepare_pairs
 from tfgan_med.data.records import DataConfig, Part, Record, Split
 from tfgan_med.errors import DataError, UserError
 from tfgan_med.metrics import paired
-from tfgan_med.metrics.base import Extractor, Features, extract
+from tfgan_med.networks.feature_cache import Extractor, Features, extract
 from tfgan_med.metrics.fid import frechet_distance
 from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
 from tfgan_med.ops import images
@@ -118,8 +118,8 @@ class TranslationTask:
         source, target = self.fixed(split, count)
         kind = self.shapes.target.kind
         if self._real_features is None:
-            self._real_features = extract(network, images.as_rgb(target, kind), 32)
-        fake = extract(network, images.as_rgb(translate(model, source), kind), 32)
+            self._real_features = _features(network, images.as_rgb(target, kind))
+        fake = _features(network, images.as_rgb(translate(model, source), kind))
         return frechet_distance(self._real_features, fake)
 
     def baseline(self, split: Split, count: int) -> dict[str, float]:
@@ -172,6 +172,11 @@ def translate(
 
 
 # A trained run --------------------------------------------------------------------------------
+
+
+def _features(network: Extractor, pictures: Array) -> Features:
+    """Features without the logits that some networks give beside them."""
+    return extract(network, pictures, 32)[:, : network.dimension]
 
 
 def save_network(folder: run_folder.RunFolder, shapes: Shapes) -> None:

@@ -13,19 +13,15 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tfgan_med.errors import DataError, MissingWeightsError, UserError
-from tfgan_med.metrics.base import FeatureCache
+from tfgan_med.errors import DataError, UserError
+from tfgan_med.evaluation.measuring import Evaluation, Options
+from tfgan_med.evaluation.pictures import Preparation, ahead, open_pictures
+from tfgan_med.metrics.base import Result
+from tfgan_med.metrics.fid import FID
+from tfgan_med.metrics.kid import KID
+from tfgan_med.metrics.ms_ssim import MSSSIM
+from tfgan_med.networks.feature_cache import FeatureCache
 from tfgan_med.networks.features import FeatureNetwork, foreign
-from tfgan_med.training import evaluation
-from tfgan_med.training.evaluation import (
-    Network,
-    ahead,
-    evaluate_fid,
-    find_sides,
-    note_result,
-    open_pictures,
-    read_results,
-)
 
 Array = npt.NDArray[Any]
 
@@ -65,22 +61,31 @@ def save(folder: Path, pictures: list[Array]) -> str:
     return str(folder)
 
 
-def distance(real: str, fake: str, network: FeatureNetwork, **more: Any) -> float:
-    return evaluate_fid(open_pictures(real), open_pictures(fake), network, **more).value
+def evaluated(real: str, fake: str, network: FeatureNetwork, **options: Any) -> Result:
+    """The Fréchet distance of two folders."""
+    chosen = Options(**({"intervals": False} | options))
+    real_set, fake_set = open_pictures(real), open_pictures(fake)
+    evaluation = Evaluation([FID()], real_set, [fake_set], chosen, network=network, strict=True)
+    return evaluation.of(fake_set).results[0]
+
+
+def distance(real: str, fake: str, network: FeatureNetwork, **options: Any) -> float:
+    value = evaluated(real, fake, network, **options).value
+    assert value is not None
+    return value
 
 
 def test_a_result_says_all_that_it_depends_on(tmp_path: Path, network: FeatureNetwork) -> None:
     real, fake = save(tmp_path / "real", squares(20)), save(tmp_path / "fake", squares(16, 1))
-    result = evaluate_fid(
-        open_pictures(real), open_pictures(fake), network, bootstrap=20, floor=True
-    )
+    result = evaluated(real, fake, network, intervals=True)
     assert result.metric == f"frechet_distance[tiny:{network.sha256[:8]}]"
     assert (result.count_real, result.count_fake) == (20, 16)
     assert (result.image_size, result.color) == ((24, 24), "gray-x3")
-    assert result.floor is not None and result.interval is not None
+    assert result.value is not None and result.interval is not None
+    assert result.reference is not None and "halves" in result.reference_of
     assert result.interval.low <= result.value <= result.interval.high
     assert any("Unequal counts" in note for note in result.notes)
-    assert any("biased upwards" in note for note in result.notes)
+    assert any("kid has no such bias" in note for note in result.notes)
 
 
 def test_pictures_of_the_same_kind_are_closer_than_others(
@@ -123,11 +128,11 @@ def test_sizes_that_differ_are_refused_with_both_and_the_cure(
 ) -> None:
     real = save(tmp_path / "real", squares(5, side=24))
     fake = save(tmp_path / "fake", squares(5, side=32))
-    with pytest.raises(UserError, match=r"24 x 24, .* of 32 x 32 .* --resize 24"):
+    with pytest.raises(UserError, match=r"24 x 24 .* and 32 x 32 .* --resize 24"):
         distance(real, fake, network)
-    result = evaluate_fid(open_pictures(real), open_pictures(fake), network, resize=16)
+    result = evaluated(real, fake, network, resize=16)
     assert result.image_size == (16, 16)
-    assert any("resized to 16 x 16" in note for note in result.notes)
+    assert result.settings["resize"] == "16 (crop)"
 
 
 def test_gray_and_equal_rgb_pictures_have_the_same_features(
@@ -135,8 +140,8 @@ def test_gray_and_equal_rgb_pictures_have_the_same_features(
 ) -> None:
     gray = save(tmp_path / "gray", squares(8))
     rgb = save(tmp_path / "rgb", [np.repeat(p[..., None], 3, axis=2) for p in squares(8)])
-    result = evaluate_fid(open_pictures(gray), open_pictures(rgb), network)
-    assert result.value < 1e-6
+    result = evaluated(gray, rgb, network)
+    assert result.value == pytest.approx(0.0, abs=1e-6)
     assert result.color == "real gray-x3, generated rgb"
 
 
@@ -146,20 +151,20 @@ def test_16_bit_pictures_share_the_window_of_the_real_set(
     """Twice as bright is not the same, as it would be with a window for each picture."""
     wide = [picture.astype(np.uint16) * 100 for picture in squares(15)]
     real, fake = save(tmp_path / "real", wide), save(tmp_path / "fake", [p * 2 for p in wide])
-    result = evaluate_fid(open_pictures(real), open_pictures(fake), network)
-    assert result.value > 1e-3
+    result = evaluated(real, fake, network)
+    assert result.value is not None and result.value > 1e-3
     assert result.value_range == pytest.approx((0.0, 20_000.0), abs=150)
     same = save(tmp_path / "same", squares(15))
-    exact = evaluate_fid(open_pictures(real), open_pictures(real), network, window=(0.0, 25_500.0))
+    exact = evaluated(real, real, network, window=(0.0, 25_500.0))
     assert exact.value_range == (0.0, 25_500.0)
     with pytest.raises(UserError, match=r"uint16 values, .* uint8.* --window"):
         distance(real, same, network)
 
 
 def test_a_window_makes_16_bit_values_the_8_bit_ones(network: FeatureNetwork) -> None:
-    preparation = evaluation.Preparation((0.0, 25_500.0), rounded=True)
+    preparation = Preparation((0.0, 25_500.0), rounded=True)
     eight = squares(1)[0][..., None]
-    windowed = preparation._windowed(eight.astype(np.uint16) * 100, None)  # type: ignore[arg-type]
+    windowed = preparation.windowed(eight.astype(np.uint16) * 100, None)  # type: ignore[arg-type]
     np.testing.assert_array_equal(windowed, eight)
 
 
@@ -194,8 +199,65 @@ def test_a_damaged_picture_is_named(tmp_path: Path, network: FeatureNetwork) -> 
 
 def test_files_in_both_sets_are_counted(tmp_path: Path, network: FeatureNetwork) -> None:
     real = save(tmp_path / "real", squares(10))
-    result = evaluate_fid(open_pictures(real), open_pictures(real), network)
+    result = evaluated(real, real, network)
     assert any("10 files are in both sets" in note for note in result.notes)
+
+
+def test_every_set_is_read_once_for_all_metrics(
+    tmp_path: Path, network: FeatureNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fake = save(tmp_path / "real", squares(12)), save(tmp_path / "fake", squares(12, 1))
+    read: list[str] = []
+    original = Preparation.read
+
+    def counting(self: Preparation, part: Any) -> Any:
+        read.append(str(part.path))
+        return original(self, part)
+
+    monkeypatch.setattr(Preparation, "read", counting)
+    real_set, fake_set = open_pictures(real), open_pictures(fake)
+    metrics = [FID(), KID(), MSSSIM()]
+    evaluation = Evaluation(metrics, real_set, [fake_set], Options(), network=network)
+    outcome = evaluation.of(fake_set)
+    assert len(read) == len(set(read)) == 24
+    assert {result.metric.partition("[")[0] for result in outcome.results} >= {
+        "frechet_distance",
+        "kernel_distance",
+    }
+
+
+def test_a_metric_that_cannot_be_computed_leaves_the_others(
+    tmp_path: Path, network: FeatureNetwork
+) -> None:
+    real, fake = save(tmp_path / "real", squares(12)), save(tmp_path / "fake", squares(1, 1))
+    real_set, fake_set = open_pictures(real), open_pictures(fake)
+    evaluation = Evaluation([FID(), KID()], real_set, [fake_set], Options(), network=network)
+    outcome = evaluation.of(fake_set)
+    assert {skip.metric for skip in outcome.skipped} == {"FID", "KID"}
+    assert "1 image" in outcome.skipped[0].reason
+
+
+def test_tiles_count_as_pictures_and_bring_mixed_sizes_together(
+    tmp_path: Path, network: FeatureNetwork
+) -> None:
+    real, fake = save(tmp_path / "real", squares(6)), save(tmp_path / "fake", squares(6, side=32))
+    result = evaluated(real, fake, network, tile=12)
+    assert (result.count_real, result.count_fake) == (6 * 4, 6 * 4)
+    assert (result.image_size, result.settings["tile"]) == ((12, 12), 12)
+    with pytest.raises(UserError, match="no picture holds a tile of 40 x 40"):
+        distance(real, fake, network, tile=40)
+
+
+def test_one_channel_alone_can_be_compared(tmp_path: Path, network: FeatureNetwork) -> None:
+    """Sets that differ in blue only are equal in red."""
+    red = [np.repeat(p[..., None], 3, axis=2) for p in squares(8)]
+    blue = [p * np.array([1, 1, 0], np.uint8) for p in red]
+    real, fake = save(tmp_path / "real", red), save(tmp_path / "fake", blue)
+    assert distance(real, fake, network, channel=0) == pytest.approx(0.0, abs=1e-6)
+    assert distance(real, fake, network, channel=2) > 1e-3
+    gray = save(tmp_path / "gray", squares(8))
+    with pytest.raises(DataError, match="there is no channel 2"):
+        distance(gray, gray, network, channel=2)
 
 
 def test_reading_ahead_keeps_the_order_and_a_bounded_number() -> None:
@@ -211,85 +273,18 @@ def test_reading_ahead_keeps_the_order_and_a_bounded_number() -> None:
     results.close()  # type: ignore[attr-defined]
 
 
-# Networks -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("protocol", ["ttur", "clean", "pytorch-fid", "keras"])
-def test_missing_weights_are_said_for_every_protocol(
-    protocol: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TFGAN_MED_CACHE", str(tmp_path))
-    with pytest.raises(MissingWeightsError, match="--download"):
-        Network(protocol=protocol).load()
-
-
-def test_settings_that_exclude_each_other_are_refused(network_file: Path) -> None:
-    with pytest.raises(UserError, match="--features brings its own weights"):
-        Network(features=network_file, dims=64).load()
-    with pytest.raises(UserError, match="protocol is 'tf'"):
-        Network(protocol="tf").load()  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="no such file"):
-        Network(weights=network_file.with_name("none.npz")).load()
-
-
-# Runs ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "runs" / "0003-pix2pix"
-    save(folder / "translated" / "test" / "images", squares(6, 1))
-    save(folder / "reals" / "test" / "images", squares(6))
-    (folder / "config.yaml").write_text("model: {}\n")
-    return folder
-
-
-@pytest.mark.parametrize("name", [None, "last", "3"])
-def test_a_run_brings_its_own_test_set(run: Path, name: str | None) -> None:
-    sides = find_sides(None, name, run.parent)
-    assert sides.run == run
-    assert len(open_pictures(sides.real)) == len(open_pictures(sides.fake, "all")) == 6
-
-
-def test_a_folder_of_a_run_is_known_as_such(run: Path) -> None:
-    sides = find_sides(None, str(run / "translated" / "test"), run.parent)
-    assert sides.run == run
-    assert sides.real == str(run / "reals" / "test")
-
-
-def test_a_folder_of_no_run_needs_a_real_set(tmp_path: Path) -> None:
-    fake = save(tmp_path / "fake", squares(2))
-    with pytest.raises(UserError, match="Add --real DIR"):
-        find_sides(None, fake, tmp_path)
-    assert find_sides("real", fake, tmp_path).run is None
-
-
-def test_a_run_that_has_not_translated_yet_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "0001-pix2pix"
-    folder.mkdir()
-    (folder / "config.yaml").write_text("model: {}\n")
-    with pytest.raises(UserError, match="tfgan-med translate"):
-        find_sides(None, "last", tmp_path)
-
-
-def test_results_of_a_run_are_appended(run: Path, network: FeatureNetwork) -> None:
-    sides = find_sides(None, "last", run.parent)
-    result = evaluate_fid(open_pictures(sides.real), open_pictures(sides.fake, "all"), network)
-    note_result(run, result)
-    note_result(run, result)
-    assert [entry["value"] for entry in read_results(run)] == [result.value] * 2
-
-
 def test_real_sets_of_one_organ_are_closer_than_of_two(
     shared: Path, builder: Callable[..., FeatureNetwork]
 ) -> None:
     network = builder()
     data = shared / "data"
     smear = open_pictures(str(data / "rbc-smear"), "train")
-    near = evaluate_fid(smear, open_pictures(str(data / "rbc-smear")), network, resize=224)
-    chest = open_pictures(str(data / "cxr-nih"))
-    far = evaluate_fid(smear, chest, network, resize=224)
-    assert far.value > 5 * near.value
+    test, chest = open_pictures(str(data / "rbc-smear")), open_pictures(str(data / "cxr-nih"))
+    options = Options(resize=224, intervals=False)
+    evaluation = Evaluation([FID()], smear, [test, chest], options, network=network)
+    near, far = (evaluation.of(fake).results[0].value for fake in (test, chest))
+    assert near is not None and far is not None
+    assert far > 5 * near
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Measures sets of pictures: folders, networks and metrics together."""
