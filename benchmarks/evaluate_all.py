@@ -103,10 +103,12 @@ def seeded(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """Weights by the recipe of the golden values, which keeps activations in range."""
     generator = np.random.RandomState(zlib.crc32(name.encode()))
     if name.endswith("conv.weight"):
-        return np.float32(generator.randn(*shape) * np.sqrt(2.0 / np.prod(shape[1:])))
-    if name.endswith(("bn.weight", "running_var")):
-        return np.float32(0.5 + generator.rand(*shape))
-    return np.float32((0.02 if name == "fc.weight" else 0.1) * generator.randn(*shape))
+        values = generator.randn(*shape) * np.sqrt(2.0 / np.prod(shape[1:]))
+    elif name.endswith(("bn.weight", "running_var")):
+        values = 0.5 + generator.rand(*shape)
+    else:
+        values = (0.02 if name == "fc.weight" else 0.1) * generator.randn(*shape)
+    return np.asarray(values, np.float32)
 
 
 class PeakMemory:

@@ -324,5 +324,5 @@ def _weights() -> Iterator[Finding]:
     for name, weights in pretrained.REGISTRY.items():
         path = pretrained.find(name)
         size = weights.sources[0].size / 1e6
-        absent = f"not here; `weights import {name} --download` would fetch {size:.0f} MB"
+        absent = f"not here; `weights import {name} --download` would fetch {size:.3g} MB"
         yield Finding(f"weights {name}", str(path) if path else f"{absent}. {weights.about}")

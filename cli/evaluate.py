@@ -115,7 +115,7 @@ def kid(
     from tfgan_med.metrics.kid import KID
 
     measuring.one_of("estimator", estimator, ("full", "subset", "block"))
-    metric = KID(protocol=estimator, subsets=subsets, subset_size=subset_size)  # type: ignore[arg-type]
+    metric = KID(protocol=estimator, subsets=subsets, subset_size=subset_size)
     network = measuring.load_network(features, reading)
     measuring.measure([metric], sets, reading, network=network)
     common.note("Next: tfgan-med evaluate prdc tells fidelity from variety.", reading.quiet)
@@ -365,7 +365,7 @@ def memorization(
     if sets.real is None and training.training is not None:
         sets = RealAndFake(training.training, sets.fake)
     network = measuring.load_network(features, reading)
-    metric = Memorization(transforms=transforms)  # type: ignore[arg-type]
+    metric = Memorization(transforms=transforms)
     outcome = measuring.measure([metric], sets, reading, network=network, training=training)
     alarm = is_alarming(outcome.measured)
     if alarm:

@@ -477,8 +477,8 @@ def _table(results: Sequence[Result]) -> str:
     """One line per number, then what they share, then notes, each once."""
     if not results:
         return "No number could be computed."
-    lines = [("", "value", "95 % interval", "real", "p", "better", "pictures")]
-    lines += [_line(result) for result in results]
+    header = ("", "value", "95 % interval", "real", "p", "better", "pictures")
+    lines = [header, *map(_line, results)]
     text = [*aligned(_without_empty_columns(lines)), ""]
     networks = {r.extractor: _context(r)[:3] for r in results if r.extractor}
     first = results[0]

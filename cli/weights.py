@@ -25,7 +25,12 @@ def weights() -> None:
 
 @app.command()
 def status(
-    as_json: common.Json = False, quiet: common.Quiet = False, debug: common.Debug = False
+    name: Annotated[
+        str | None, typer.Argument(help="Weights to describe in full. [default: a line for each]")
+    ] = None,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
 ) -> None:
     """Which pretrained weights are on this machine, with their checksums.
 
@@ -35,22 +40,21 @@ def status(
 
         tfgan-med weights status
 
-    For a program:
+    Files, checksums and addresses of one network:
 
-        tfgan-med weights status --json
+        tfgan-med weights status inception-2015
     """
     from tfgan_med.networks import pretrained
 
-    missing = []
-    for name in pretrained.REGISTRY:
-        entry = pretrained.describe(name)
-        common.emit(entry, _text(entry), as_json)
-        if entry["state"] != "ready":
-            missing.append(name)
-    first = missing[0] if missing else ""
+    names = list(pretrained.REGISTRY) if name is None else [name]
+    entries = [pretrained.describe(known) for known in names]
+    width = max(len(known) for known in names)
+    for entry in entries:
+        common.emit(entry, _text(entry) if name else _line(entry, width), as_json)
+    missing = [entry["name"] for entry in entries if entry["state"] != "ready"]
     common.note(
-        f"Next: tfgan-med weights import {first} FILE, or with network --download."
-        if first
+        f"Next: tfgan-med weights import {missing[0]} FILE, or with network --download."
+        if missing
         else "Next: tfgan-med evaluate fid.",
         quiet,
     )
@@ -111,13 +115,20 @@ def fetch(name: str, quiet: bool) -> None:
         pretrained.download(name, progress)
 
 
+def _line(entry: dict[str, Any], width: int) -> str:
+    """Name, state, size and purpose; why a damaged file is one."""
+    size = f"{entry['files'][0]['megabytes']:.3g} MB"
+    line = f"{entry['name']:<{width}}  {entry['state']:<7}  {size:>8}  {entry['about']}"
+    return f"{line}\n  {entry['checksum']}" if entry["state"] == "damaged" else line
+
+
 def _text(entry: dict[str, Any]) -> str:
     """A paragraph: name, state and purpose; then the file that is here, or those to bring."""
     lines = []
     if entry["path"]:
         lines += [entry["path"], entry["checksum"]]
     for source in entry["files"] if entry["state"] != "ready" else []:
-        lines += [f"{source['file']} ({source['megabytes']} MB)"]
+        lines += [f"{source['file']} ({source['megabytes']:.3g} MB)"]
         lines += [f"  {source['algorithm']} {source['digest']}", f"  {source['url']}"]
     lines.append(f"licence: {entry['licence']}")
     title = f"{entry['name']}: {entry['state']}. {entry['about']}."

@@ -11,7 +11,7 @@ def test_status_lists_all_known_weights_with_checksums(cli: Any, tmp_path: Path)
     done = cli("weights", "status", "--json", env={"TFGAN_MED_CACHE": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     entries = {entry["name"]: entry for entry in map(json.loads, done.stdout.splitlines())}
-    assert set(entries) == {"inception-2015", "inception-keras", "vgg16"}
+    assert set(entries) >= {"inception-2015", "inception-keras", "vgg16", "lpips-alex"}
     assert all(entry["state"] == "missing" for entry in entries.values())
     assert entries["vgg16"]["files"][0]["digest"] == "6d6bbae143d832006294945121d1f1fc"
     assert "Next:" in done.stderr
@@ -21,9 +21,11 @@ def test_a_damaged_file_is_shown_as_such(cli: Any, tmp_path: Path) -> None:
     file = tmp_path / "weights" / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
     file.parent.mkdir()
     file.write_bytes(b"cut off")
-    done = cli("weights", "status", env={"TFGAN_MED_CACHE": str(tmp_path)})
+    done = cli("weights", "status", "vgg16", env={"TFGAN_MED_CACHE": str(tmp_path)})
     assert "vgg16: damaged" in done.stdout
     assert str(file) in done.stdout
+    listed = cli("weights", "status", env={"TFGAN_MED_CACHE": str(tmp_path)}).stdout
+    assert any("damaged" in line and "vgg16 " in line for line in listed.splitlines())
 
 
 def test_a_file_with_another_checksum_is_not_imported(cli: Any, tmp_path: Path) -> None:

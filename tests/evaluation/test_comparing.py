@@ -13,7 +13,7 @@ from PIL import Image
 from tfgan_med.errors import UserError
 from tfgan_med.evaluation.comparing import _ranked, compare, draw
 from tfgan_med.evaluation.measuring import Options
-from tfgan_med.metrics.base import Interval, Result
+from tfgan_med.metrics.base import Better, Interval, Result
 from tfgan_med.metrics.fid import FID
 from tfgan_med.networks.features import FeatureNetwork, foreign
 
@@ -35,7 +35,7 @@ RESULT = Result(
 
 
 def result(
-    value: float | None, low: float = 0.0, high: float = 0.0, better: str = "lower"
+    value: float | None, low: float = 0.0, high: float = 0.0, better: Better = "lower"
 ) -> Result:
     span = Interval(low, high, 0.95, "", 0) if high else None
     return replace(RESULT, value=value, interval=span, better=better)

@@ -1,4 +1,4 @@
-"""Features are computed once, for the right picture, in bounded memory, and survive interruption."""
+"""Features are computed once, for the right picture, in bounded memory; interruptions cost little."""
 
 from __future__ import annotations
 

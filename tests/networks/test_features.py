@@ -114,6 +114,18 @@ def test_scores_that_are_no_probabilities_are_taken_as_they_are(tmp_path: Path) 
     np.testing.assert_allclose(row, [40] * 3 + [-260] * 3, atol=1e-3)
 
 
+def test_a_reshape_to_a_batch_of_one_takes_any_batch(tmp_path: Path) -> None:
+    def build(images: Any) -> None:
+        means = tf.reduce_mean(images, axis=[1, 2])
+        tf.reshape(means, [1, 3], name="features")
+
+    path = tmp_path / "one.pb"
+    path.write_bytes(graph_with(build))
+    network = foreign(path, None, "features", "0..255")
+    colors = [np.full((8, 8, 3), value, np.uint8) for value in (10, 20)]
+    np.testing.assert_allclose(list(network.features(colors, 2)), [[10] * 3, [20] * 3], atol=1e-3)
+
+
 def test_an_impossible_class_gets_a_finite_logarithm(tmp_path: Path) -> None:
     def build(images: Any) -> None:
         means = tf.reduce_mean(images, axis=[1, 2], name="features")
@@ -132,7 +144,7 @@ def test_a_wrong_name_of_the_logits_is_answered_with_candidates(shared: Path) ->
 
 
 def test_a_map_is_no_vector_of_logits(shared: Path) -> None:
-    with pytest.raises(UserError, match=r"gives \(4,\) for two.*--logits-output"):
+    with pytest.raises(UserError, match=r"gives \(2,\) for two.*--logits-output"):
         foreign(shared / MOBILENET, None, POOL, logits_name="MobilenetV1/Predictions/Shape:0")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tfgan_med.ops import ssim as module
 from tfgan_med.ops.ssim import (
     SCALE_WEIGHTS,
     largest_scales,
@@ -178,7 +179,8 @@ def test_pictures_that_differ_in_brightness_and_are_opposed_are_below_their_boun
     assert (upper_bounds(stack, stack) >= similarity_matrix(stack)).all()
 
 
-def test_few_pictures_are_compared_with_many() -> None:
+def test_few_pictures_are_compared_with_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FEW_PAIRS", 0)
     one, many = noise(1, 12, 12, 1), noise(5100, 12, 12, 1)
     found = similarity_matrix(one, many, at_least=0.3)
     assert found.shape == (1, 5100)
@@ -192,7 +194,10 @@ def test_bounds_are_tight_enough_to_rule_out_pictures_of_other_scenes() -> None:
 
 
 @pytest.mark.parametrize("at_least", [0.3, 0.8])
-def test_pruning_changes_no_similarity_of_interest(at_least: float) -> None:
+def test_pruning_changes_no_similarity_of_interest(
+    at_least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FEW_PAIRS", 0)
     base = smooth(60, 32, 1, 2.0)
     shaken = np.clip(base + np.random.default_rng(2).normal(0, 4, base.shape), 0, 255)
     second = np.concatenate([shaken.astype(np.uint8), noise(30, 32, 32, 1)])
@@ -207,8 +212,6 @@ def test_pruning_changes_no_similarity_of_interest(at_least: float) -> None:
 
 
 def test_pruning_saves_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tfgan_med.ops import ssim as module
-
     base, compared = smooth(80, 32, 1, 2.0)[20:], 0
     original = module.channel_similarities
 
@@ -218,7 +221,7 @@ def test_pruning_saves_work(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(one, others)
 
     monkeypatch.setattr(module, "channel_similarities", counting)
-    monkeypatch.setattr(module, "_FEW_PAIRS", 1000)
+    monkeypatch.setattr(module, "_FEW_PAIRS", 0)
     similarity_matrix(base, noise(60, 32, 32, 1), at_least=0.8)
     assert compared < 360  # a tenth
 

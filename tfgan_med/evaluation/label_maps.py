@@ -73,12 +73,13 @@ def compare(
     """
     real_set = _open(real, split, role)
     fake_set = _open(fake, "all", real_set.role)
-    statistics = [_describe(pictures, progress) for pictures in (real_set, fake_set)]
-    named = _named(statistics, tuple(names), real_set.role)
-    sides = [[_of_classes(one, len(named)) for one in side] for side in statistics]
+    described = [_describe(pictures, progress) for pictures in (real_set, fake_set)]
+    named = _named(described, tuple(names), real_set.role)
+    ours, theirs = ([_of_classes(one, len(named)) for one in side] for side in described)
     try:
         measured = label_distance.compare(
-            *sides,
+            ours,
+            theirs,
             named,
             present_only=present_only,
             permutations=500 if intervals else 0,
@@ -89,8 +90,9 @@ def compare(
     return Comparison(
         tuple(_result(one, real_set, fake_set, seed) for one in measured),
         named,
-        *(np.stack([one.shares for one in side]) for side in sides),
-        fake_name=fake,
+        np.stack([one.shares for one in ours]),
+        np.stack([one.shares for one in theirs]),
+        fake,
     )
 
 
@@ -145,10 +147,10 @@ def _describe(pictures: Pictures, progress: Progress) -> list[LabelStatistics]:
 
 
 def _named(
-    statistics: Sequence[Sequence[LabelStatistics]], names: tuple[str, ...], role: str
+    described: Sequence[Sequence[LabelStatistics]], names: tuple[str, ...], role: str
 ) -> tuple[str, ...]:
     """A name for each class up to the largest that occurs."""
-    present = max(int(np.flatnonzero(one.shares)[-1]) for side in statistics for one in side)
+    present = max(int(np.flatnonzero(one.shares)[-1]) for side in described for one in side)
     needed = max(present + 1, 2)
     if names:
         if len(names) < needed:

@@ -148,7 +148,7 @@ def _components(parts: Sequence[Features], seed: int) -> _Components:
 
 def _tsne(points: Values, seed: int) -> Values:
     from sklearn.manifold import TSNE
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     tsne = TSNE(perplexity=min(30.0, (len(points) - 1) / 3), init="pca", random_state=seed)
     with threadpool_limits(1):  # on a busy machine its threads wait for each other, 13 times slower

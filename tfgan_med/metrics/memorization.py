@@ -27,7 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import betabinom, binomtest, hypergeom, mannwhitneyu, norm, rankdata
 from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from tfgan_med.metrics import _look_alikes as looks
 from tfgan_med.metrics._look_alikes import Candidates, Groups, LookAlikes

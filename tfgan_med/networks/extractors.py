@@ -87,9 +87,7 @@ class ExtractorChoice:
                 )
             return
         if self.dims != 2048:
-            raise UserError(
-                "--features brings its own dimension. Leave --dims out, or --features."
-            )
+            raise UserError("--features brings its own dimension. Leave --dims out, or --features.")
         if self.features in NAMED:
             return
         if self.weights is not None:
@@ -126,5 +124,3 @@ def _of_run(folder: Path) -> FeatureNetwork:
             "the runs of generators have none."
         )
     return networks.foreign(path, None, "features")
-
-

@@ -100,9 +100,8 @@ def load(
             f"example {', '.join(_likely_outputs(graph)) or 'the last pooling'}."
         )
     height, width = _input_size(source)
-    source.attr["shape"].shape.CopyFrom(
-        tf.TensorShape([None, height, width, 3]).as_proto()
-    )  # released graphs often fix the batch at 1
+    source.attr["shape"].shape.CopyFrom(tf.TensorShape([None, height, width, 3]).as_proto())
+    _free_batch(graph)
 
     def build() -> None:
         tf.graph_util.import_graph_def(graph, name="")
@@ -156,6 +155,23 @@ def _input_size(node: Any) -> tuple[int | None, int | None]:
         return None, None
     height, width = (size if size > 0 else None for size in sizes[1:3])
     return height, width
+
+
+def _free_batch(graph: graph_pb2.GraphDef) -> None:
+    """Let reshapes to (1, ...) take any batch: released graphs often fix it at 1.
+
+    The first size becomes "whatever is left", which is still 1 where there is no batch.
+    """
+    nodes = {node.name: node for node in graph.node}
+    for node in graph.node:
+        shape = nodes.get(node.input[1]) if node.op == "Reshape" else None
+        if shape is None or shape.op != "Const":
+            continue
+        sizes = tf.make_ndarray(shape.attr["value"].tensor)
+        if sizes.ndim == 1 and len(sizes) > 1 and sizes[0] == 1 and (sizes > 0).all():
+            freed = sizes.copy()
+            freed[0] = -1
+            shape.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(freed))
 
 
 def _likely_outputs(graph: graph_pb2.GraphDef) -> list[str]:

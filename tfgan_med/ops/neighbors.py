@@ -29,7 +29,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl  # type: ignore[import-untyped]  # comes with scikit-learn
+import threadpoolctl  # comes with scikit-learn
 
 Vectors = npt.NDArray[Any]  # (vectors, features), any real type; may be memory-mapped
 Floats = npt.NDArray[np.float64]

@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # of scikit-learn
 
 Pictures = npt.NDArray[Any]  # (pictures, height, width, channels)
 Planes = npt.NDArray[np.float32]  # (pictures, channels, height, width)
@@ -35,7 +36,7 @@ _C1, _C2 = 0.01**2, 0.03**2  # for pixels in [0, 1]
 _KERNEL = np.asarray(cv2.getGaussianKernel(WINDOW, 1.5), np.float32)
 _BORDER = WINDOW // 2
 _CELL = 8  # windows that share one bound, along each axis; see `upper_bounds`
-_FEW_PAIRS = 5000  # below, computing all is faster than bounds
+_FEW_PAIRS = 50_000  # below, computing all takes seconds
 _SLACK = 1e-6  # float32 errors of means of D and, relative to Q, of D Q
 _ROUNDING = 2e-5  # float32 may put a similarity this far above its bound
 _TILE_BYTES = 64 << 20  # moments kept at a time, of each of two sets
@@ -426,9 +427,10 @@ def upper_bounds(first: Pictures, second: Pictures, data_range: float = 255.0) -
         strip = slice(top, min(top + _CELL, windows[0]) + WINDOW - 1)
         a = moments(first[:, strip], data_range)
         b = a if second is first else moments(second[:, strip], data_range)
-        for left in range(0, windows[1], _CELL):
-            for channel in range(first.shape[3]):
-                loss += _cell_loss(_Cell(a, left, channel), _Cell(b, left, channel))
+        with threadpool_limits(1, "blas"):  # for products this small threads wait, not work
+            for left in range(0, windows[1], _CELL):
+                for channel in range(first.shape[3]):
+                    loss += _cell_loss(_Cell(a, left, channel), _Cell(b, left, channel))
     loss /= float(windows[0] * windows[1] * first.shape[3])
     return np.float32(1.0 + _ROUNDING) - loss
 
