@@ -190,9 +190,9 @@ def _plain_keras(batch_size: int) -> Callable[[list[Path]], Array]:
         weights=None, include_top=False, pooling="avg", input_shape=(299, 299, 3)
     )
 
-    @tf.function
-    def compute(images: Any) -> Any:
-        return network(tf.image.resize(images, (299, 299)) / 127.5 - 1.0, training=False)
+    compute = tf.function(
+        lambda images: network(tf.image.resize(images, (299, 299)) / 127.5 - 1.0, training=False)
+    )
 
     def run(paths: list[Path]) -> Array:
         batches = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
@@ -259,7 +259,7 @@ def effect_of_bfloat16(weights: Path) -> None:
     from tfgan_med.networks.features import inception_2015, squeezenet
 
     trained = SHARED / "weights" / "squeezenet-1.1-imagenet-notop.h5"
-    loaders = {
+    loaders: dict[str, Callable[[Any], Any]] = {
         "seeded Inception": lambda precision: inception_2015(weights, "ttur", precision=precision),
         "SqueezeNet": lambda precision: squeezenet(trained, precision=precision),
     }

@@ -201,7 +201,7 @@ def prepared(
         for module in network.modules():
             if isinstance(module, Conv):
                 module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-                module.bn = nn.Identity()  # type: ignore[assignment]
+                module.bn = nn.Identity()
     network.to(memory_format=torch.channels_last)
     example = torch.zeros(batch_size, 3, 299, 299).to(memory_format=torch.channels_last)
     run: Any = network

@@ -1,4 +1,4 @@
-"""Features are computed once, for the right picture, in bounded memory; interruptions cost little."""
+"""Features are computed once, for the right picture, in bounded memory, and not lost."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfgan_med.errors import UserError
 from tfgan_med.networks import inception, pretrained
-from tfgan_med.networks.features import inception_2015, resize, scale
+from tfgan_med.networks.features import FeatureNetwork, inception_2015, resize, scale
 
 Golden = Mapping[str, npt.NDArray[Any]]
 State = dict[str, npt.NDArray[np.float32]]
@@ -153,23 +153,29 @@ def stored(tmp_path_factory: pytest.TempPathFactory, state: State) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def exact(stored: Path) -> FeatureNetwork:
+    return inception_2015(stored, "ttur")
+
+
 def golden_rows(network: Any, golden: Golden) -> npt.NDArray[np.float32]:
     return np.stack(list(network.features(golden["in/net/tiny/images"], 2)))
 
 
 def test_one_pass_gives_the_features_and_the_logits_of_torch_fidelity(
-    golden: Golden, stored: Path
+    golden: Golden, exact: FeatureNetwork
 ) -> None:
-    network = inception_2015(stored, "ttur")
-    assert (network.dimension, network.classes, network.width) == (2048, 1008, 3056)
-    rows = golden_rows(network, golden)
+    assert (exact.dimension, exact.classes, exact.width) == (2048, 1008, 3056)
+    rows = golden_rows(exact, golden)
     for part, name in ((rows[:, :2048], "2048"), (rows[:, 2048:], "logits_unbiased")):
         expected = golden[f"ref/net/tiny/torchfidelity.{name}"]
         np.testing.assert_allclose(part, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_bfloat16_is_close_and_never_mixed_with_float32(golden: Golden, stored: Path) -> None:
-    exact, quick = (inception_2015(stored, "ttur", precision=p) for p in ("float32", "bfloat16"))  # type: ignore[arg-type]
+def test_bfloat16_is_close_and_never_mixed_with_float32(
+    golden: Golden, stored: Path, exact: FeatureNetwork
+) -> None:
+    quick = inception_2015(stored, "ttur", precision="bfloat16")
     expected, rows = golden_rows(exact, golden), golden_rows(quick, golden)
     assert rows.dtype == np.float32
     error = np.abs(rows - expected).max() / np.abs(expected).max()

@@ -45,7 +45,7 @@ def rectified(pixels: Array, kernel: Array, bias: Array) -> Array:
         correlate(pixels.astype(np.float64), kernel[..., channel], "valid")[..., 0]
         for channel in range(kernel.shape[-1])
     ]
-    return np.maximum(np.stack(sums, axis=-1) + bias, 0.0)
+    return np.asarray(np.maximum(np.stack(sums, axis=-1) + bias, 0.0))
 
 
 def test_the_first_fire_module_equals_one_computed_with_scipy(weights: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # of scikit-learn
+from threadpoolctl import threadpool_limits  # a dependency of scikit-learn
 
 Pictures = npt.NDArray[Any]  # (pictures, height, width, channels)
 Planes = npt.NDArray[np.float32]  # (pictures, channels, height, width)
