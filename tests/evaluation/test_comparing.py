@@ -58,6 +58,15 @@ def test_what_has_no_direction_or_no_value_has_no_rank() -> None:
     assert [(p.fake, p.rank) for p in _ranked(partly)] == [("b", 1), ("a", None)]
 
 
+def test_variety_is_ranked_by_its_distance_to_that_of_real_pictures() -> None:
+    more = replace(result(0.6, better="neither"), reference=0.5)
+    less = replace(result(0.45, better="higher"), reference=0.5)
+    assert [(p.fake, p.rank) for p in _ranked([("more", more), ("less", less)])] == [
+        ("less", 1),
+        ("more", 2),
+    ]
+
+
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> FeatureNetwork:
     keras.utils.set_random_seed(0)

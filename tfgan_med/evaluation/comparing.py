@@ -151,20 +151,25 @@ def _side_by_side(
             for result in outcome.results
             if result.metric == name
         ]
-        rows.append(Row(name, found[0][1].better, _ranked(found)))
+        rows.append(Row(name, _direction(found), _ranked(found)))
     skipped = dict.fromkeys(skip for outcome in outcomes for skip in outcome.skipped)
     results = tuple(result for outcome in outcomes for result in outcome.results)
     shared = dict.fromkeys(note for result in results for note in result.notes)
     return Comparison(tuple(rows), results, tuple(skipped), (*notes, *shared))
 
 
+def _direction(found: Sequence[tuple[str, Result]]) -> str:
+    """Which way is better; variety beyond that of real pictures is none, so nearer to it is."""
+    ways = {result.better for _, result in found}
+    return ways.pop() if len(ways) == 1 else "nearer to real"
+
+
 def _ranked(found: Sequence[tuple[str, Result]]) -> tuple[Place, ...]:
     """Best first; a set shares the rank of the best of those that its interval reaches."""
-    better = found[0][1].better
+    better = _direction(found)
     known = [(fake, r) for fake, r in found if r.value is not None]
     unknown = [(fake, r) for fake, r in found if r.value is None]
-    sign = -1.0 if better == "higher" else 1.0
-    known.sort(key=lambda entry: sign * (entry[1].value or 0.0))
+    known.sort(key=lambda entry: _cost(entry[1], better))
 
     places: list[Place] = []
     leader: Result | None = None
@@ -183,6 +188,13 @@ def _ranked(found: Sequence[tuple[str, Result]]) -> tuple[Place, ...]:
         )
     places += [Place(fake, None, None, None, r.count_fake) for fake, r in unknown]
     return tuple(places)
+
+
+def _cost(result: Result, better: str) -> float:
+    value = result.value or 0.0
+    if better == "nearer to real":
+        return abs(value - (result.reference or 0.0))
+    return -value if better == "higher" else value
 
 
 def _overlap(first: Result, second: Result) -> bool:

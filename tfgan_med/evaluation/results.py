@@ -19,7 +19,7 @@ COLUMNS = (
 )  # fmt: skip
 """Columns of a CSV file of results; `low` and `high` are the ends of the interval."""
 
-_MEANING = ("protocol", "weights_sha256", "dimension", "settings")
+_MEANING = ("protocol", "extractor", "weights_sha256", "dimension", "settings")
 """What one name must have in common within a file."""
 
 

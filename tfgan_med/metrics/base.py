@@ -225,7 +225,7 @@ class Result:
         return asdict(self)
 
 
-COMPARED = ("metric", "protocol", "weights_sha256", "dimension", "image_size", "value_range",
+COMPARED = ("metric", "protocol", "extractor", "weights_sha256", "dimension", "image_size", "value_range",
             "settings", "count_real", "count_fake")  # fmt: skip
 """What must be equal for two values to be comparable."""
 
