@@ -469,7 +469,7 @@ _READ_BY = ("resize", "tile", "channel")  # the same for all results of a comman
 
 
 def _settings(result: Result) -> str:
-    own = {name: value for name, value in result.settings.items() if name not in _READ_BY}
+    own = {n: v for n, v in result.settings.items() if n not in _READ_BY and v is not None}
     return ", ".join(f"{name} {value}" for name, value in own.items())
 
 

@@ -206,6 +206,8 @@ def test_published_weights_make_a_fid(stored: Path, state: State, tmp_path: Path
     assert network.name_of("inception_score") == "inception_score"
     small = inception_2015(tmp_path / "imported.npz", "pytorch-fid", 64)
     assert small.name_of("precision") == "precision_d64"
+    assert inception_2015(tmp_path / "imported.npz", "clean").name_of("fid") == "fid_clean"
+    assert inception_2015(tmp_path / "imported.npz", "pytorch-fid").name_of("fid") == "fid_pytorch"
 
 
 def test_fewer_dimensions_belong_to_pytorch_fid(stored: Path) -> None:

@@ -240,9 +240,16 @@ def inception_2015(
         dimension=dimension,
         compute=_chained(lambda images: scale(resize(images, protocol), protocol), network),
         classes=1008 if dimension == 2048 else 0,
-        suffix="" if dimension == 2048 else f"_d{dimension}",
+        suffix=_suffix(protocol, dimension, precision),
         precision=precision,
     )
+
+
+def _suffix(protocol: Protocol, dimension: int, precision: Precision) -> str:
+    """Whatever is not the original FID shows in the name, so that no file mixes the two."""
+    own = {"clean": "_clean", "pytorch-fid": "_pytorch"}.get(protocol, "")
+    parts = own if dimension == 2048 else f"_d{dimension}"  # only pytorch-fid has these
+    return parts + ("_bf16" if precision == "bfloat16" else "")
 
 
 def inception_keras(weights: Path, precision: Precision = "float32") -> FeatureNetwork:
