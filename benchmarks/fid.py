@@ -30,7 +30,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from tfgan_med.metrics.fid import bootstrap, frechet_distance
+from tfgan_med.ops.frechet import frechet_distance
+from tfgan_med.ops.frechet_intervals import Resampled, jackknife
 
 Features = npt.NDArray[Any]
 DIMENSION = 2048
@@ -75,8 +76,9 @@ def compare(size: int, repeats: int) -> None:
 def interval(size: int) -> None:
     """Time 100 resamples."""
     real, fake = draw(size, seed=1, shift=0.0), draw(size, seed=2, shift=0.1)
+    value = frechet_distance(real, fake)
     begin = time.perf_counter()
-    found = bootstrap(real, fake, 100, seed=0)
+    found = jackknife(value, Resampled(real), Resampled(fake), 100, seed=0)
     seconds = time.perf_counter() - begin
     print(
         f"N = {size} + {size}: {found.low:.2f} to {found.high:.2f}, 100 resamples {seconds:.1f} s"

@@ -3,7 +3,7 @@
     python benchmarks/fid_interval.py
 
 The target is the expected distance at the given number of images. Percentile and reflected
-intervals of the bootstrap with replacement stand beside `metrics.fid.bootstrap`.
+intervals of the bootstrap with replacement stand beside `ops.frechet_intervals.jackknife`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tfgan_med.metrics.fid import bootstrap, frechet_distance
+from tfgan_med.ops.frechet import frechet_distance
+from tfgan_med.ops.frechet_intervals import Resampled, jackknife
 
 Matrix = npt.NDArray[np.float64]
 
@@ -49,7 +50,7 @@ def main() -> None:
         for repetition in range(REPETITIONS):
             real, fake = draw(0.0), draw(shift)
             value = frechet_distance(real, fake)
-            ours = bootstrap(real, fake, RESAMPLES, repetition)
+            ours = jackknife(value, Resampled(real), Resampled(fake), RESAMPLES, repetition)
             low, high = np.percentile(with_replacement(real, fake, generator), (2.5, 97.5))
             intervals = [(low, high), (2 * value - high, 2 * value - low), (ours.low, ours.high)]
             covered.append([a <= target <= b for a, b in intervals])

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
+from tfgan_med.metrics._copying import Verdict, data_copying, judge, likeness
 from tfgan_med.metrics._look_alikes import Candidates
-from tfgan_med.metrics.memorization import Verdict, choose, data_copying, judge, likeness
+from tfgan_med.metrics._nearest_training import choose
 from tfgan_med.ops.neighbors import nearest
 
 Matrix = npt.NDArray[np.float64]

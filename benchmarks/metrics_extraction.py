@@ -254,9 +254,9 @@ def _seeded(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
 
 def effect_of_bfloat16(weights: Path) -> None:
     """Fréchet distance between the training and the test pictures of real sets."""
-    from tfgan_med.metrics.fid import frechet_distance
     from tfgan_med.networks.feature_cache import extract
     from tfgan_med.networks.features import inception_2015, squeezenet
+    from tfgan_med.ops.frechet import frechet_distance
 
     trained = SHARED / "weights" / "squeezenet-1.1-imagenet-notop.h5"
     loaders: dict[str, Callable[[Any], Any]] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,10 @@ from .measuring import (
     TrainingOptions,
     sharing,
 )
+
+if TYPE_CHECKING:
+    from tfgan_med.metrics.fid import FID
+    from tfgan_med.networks.features import FeatureNetwork
 
 app = typer.Typer(
     name="evaluate",
@@ -52,6 +57,19 @@ def fid(
     per_class: Annotated[
         bool, typer.Option("--per-class", help="A distance for each class, and their mean.")
     ] = False,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Instead of --real: an .npz with mu and sigma, of ours, TTUR or pytorch-fid.",
+        ),
+    ] = None,
+    save_statistics: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep mu and sigma of the real set, e.g. real.npz."),
+    ] = None,
 ) -> None:
     """Fréchet distance between features of real and generated pictures (FID).
 
@@ -66,9 +84,21 @@ def fid(
     Two folders with another feature network (the value is named after it, never FID):
 
         tfgan-med evaluate fid --real data/test --fake synthetic --features network.keras
+
+    A real set that is compared with again and again, or must not leave its place, as statistics:
+
+        tfgan-med evaluate fid --real data/test --fake synthetic --save-statistics real.npz
+
+        tfgan-med evaluate fid --statistics real.npz --fake another
     """
+    if statistics:
+        _require_no_real(sets.real, save_statistics, reading.plots, per_class)
     common.load_tensorflow()
+    from tfgan_med.evaluation import statistics as stored
     from tfgan_med.metrics.fid import FID
+
+    if save_statistics:
+        stored.require_new(save_statistics)
 
     metric = FID(
         ddof=ddof,
@@ -77,8 +107,53 @@ def fid(
         infinity=True if infinity else "auto",
     )
     network = measuring.load_network(features, reading)
-    measuring.measure([metric], sets, reading, network=network)
+    if statistics:
+        _against_statistics(statistics, metric, sets, reading, network)
+    else:
+        outcome = measuring.measure([metric], sets, reading, network=network)
+        if save_statistics:
+            path = stored.save_real(save_statistics, outcome)
+            common.note(f"Statistics of the real pictures: {path}.", reading.quiet)
     common.note("Next: tfgan-med evaluate kid, which is not biased by few pictures.", reading.quiet)
+
+
+def _require_no_real(
+    real: str | None, save_statistics: Path | None, plots: Path | None, per_class: bool
+) -> None:
+    """Statistics stand for the real pictures; what needs these cannot be had."""
+    wanted = {
+        "--real": real,
+        "--save-statistics": save_statistics,
+        "--plots": plots,
+        "--per-class": per_class,
+    }
+    for option, given in wanted.items():
+        if given:
+            raise UserError(
+                f"{option} and --statistics: stored statistics stand for the real pictures, "
+                "which are not there then. Leave one of both out."
+            )
+
+
+def _against_statistics(
+    path: Path, metric: FID, sets: RealAndFake, reading: Reading, network: FeatureNetwork
+) -> None:
+    """Measure a generated set against stored statistics, print and keep what came out."""
+    from tfgan_med.evaluation import results
+    from tfgan_med.evaluation.pictures import open_pictures
+    from tfgan_med.evaluation.sides import find_sides
+    from tfgan_med.evaluation.statistics import AgainstStatistics
+
+    if reading.csv:
+        results.check_csv(reading.csv)
+    sides = find_sides(str(path), sets.fake, reading.runs)
+    fake = open_pictures(sides.fake, "all", reading.role)
+    with measuring.progress(reading.quiet) as show:
+        measured = AgainstStatistics(
+            metric, path, fake, measuring.options_of(reading), network, show
+        ).results()
+    measuring.emit(measured, (), reading.as_json)
+    measuring.keep(measured, reading, sides.run)
 
 
 @app.command()

@@ -427,7 +427,7 @@ def emit(results: Sequence[Result], skipped: Sequence[Skipped], as_json: bool) -
 def _one(result: Result) -> str:
     """The value, then what it depends on, a line each."""
     rows = [*_uncertainty(result), *_context(result)]
-    counts = f"{result.count_real} real, {result.count_fake} generated"
+    counts = f"{_count(result.count_real)} real, {result.count_fake} generated"
     rows.insert(len(_uncertainty(result)), ("pictures", counts))
     better = f" ({_BETTER[result.better]})" if result.better != "neither" else ""
     title = f"{label(result.metric)} = {number(result.value)}{better}"
@@ -500,7 +500,7 @@ def _line(result: Result) -> tuple[str, ...]:
         "" if result.reference is None else number(result.reference),
         "" if p_value is None else f"{p_value:.2g}",
         "" if result.better == "neither" else result.better,
-        f"{result.count_real} + {result.count_fake}",
+        f"{_count(result.count_real)} + {result.count_fake}",
     )
 
 
@@ -544,6 +544,10 @@ def number(value: float | None) -> str:
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.4f}" if abs(value) < 1000 else f"{value:.1f}"
     return f"{value:.3e}"
+
+
+def _count(images: int | None) -> str:
+    return "?" if images is None else str(images)
 
 
 def label(metric: str) -> str:

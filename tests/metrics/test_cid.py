@@ -205,8 +205,31 @@ def test_classes_are_measured_one_by_one() -> None:
 def test_classes_of_one_side_only_are_named() -> None:
     found = measured(side(noise(4), ("a", "a", "b", "b")), side(noise(2, seed=1), ("a", "a")))
     assert any("one side only are left out: b" in note for note in found["cid"].notes)
-    with pytest.raises(ValueError, match="no class in common"):
-        measured(side(noise(2), ("a", "a")), side(noise(2), ("c", "c")))
+
+
+@pytest.mark.parametrize("fake_classes", [("c", "c", "c", "d"), None])
+def test_sets_without_a_common_class_are_compared_as_a_whole(
+    fake_classes: tuple[str, ...] | None,
+) -> None:
+    """A real set with class folders against a flat generated one is the usual case."""
+    real, fake, classes = noise(6), noise(6)[[0, 1, 2, 4]], ("a", "a", "a", "b", "b", "b")
+    found = measured(side(real, classes), side(fake, fake_classes))
+    assert found["cid_creativity"].value == 0.0  # copies, found whatever their class
+    assert found["cid"].settings["classes"] is None
+    flat = measured(side(real), side(fake))
+    assert {name: one.reference for name, one in found.items()} == {
+        name: one.reference for name, one in flat.items()
+    }
+    theirs = "c, d" if fake_classes else "none"
+    assert any(f"real a, b; generated {theirs}" in note for note in found["cid"].notes)
+    with pytest.raises(ValueError, match=f"both sets have: real a, b; generated {theirs}"):
+        measured(side(real, classes), side(fake, fake_classes), by_class=True)
+
+
+def test_a_class_may_have_any_name() -> None:
+    pictures, classes = noise(4), ("all", "all", "none", "none")
+    found = measured(side(pictures, classes), side(noise(4, seed=1), classes))
+    assert sorted(found["cid"].details["by_class"]) == ["all", "none"]
 
 
 def test_the_sweep_repeats_the_scores_at_other_thresholds(golden: Golden) -> None:

@@ -16,18 +16,11 @@ import pytest
 from PIL import Image
 
 from tfgan_med.metrics import _look_alikes as looks
+from tfgan_med.metrics._copying import conformal_p_values, data_copying, judge, likeness
 from tfgan_med.metrics._look_alikes import Candidates, look_alikes
+from tfgan_med.metrics._nearest_training import Chosen, choose
 from tfgan_med.metrics.base import Context, Measured, Side
-from tfgan_med.metrics.memorization import (
-    Chosen,
-    Memorization,
-    choose,
-    conformal_p_values,
-    data_copying,
-    is_alarming,
-    judge,
-    likeness,
-)
+from tfgan_med.metrics.memorization import Memorization, is_alarming
 from tfgan_med.ops.neighbors import nearest
 
 Golden = Mapping[str, npt.NDArray[Any]]

@@ -131,7 +131,28 @@ def test_too_few_or_too_small_pictures_are_named() -> None:
     with pytest.raises(ValueError, match="11 x 11 pixels, received 8 x 8"):
         measured(side(noise(4, 8)), side(noise(4, 8)))
     with pytest.raises(ValueError, match="none of the 2 classes"):
-        measured(side(noise(2), ("a", "b")), side(noise(2), ("a", "b")))
+        measured(side(noise(2), ("a", "b")), side(noise(2), ("a", "b")), by_class=True)
+
+
+@pytest.mark.parametrize(
+    ("real_classes", "fake_classes", "said"),
+    [
+        (("a", "a", "b", "b"), None, "real a, b; generated none"),
+        (("a", "a", "b", "b"), ("c", "c", "d", "d"), "real a, b; generated c, d"),
+        (("a", "b", "c", "d"), ("a", "b", "c", "d"), "real a, b, c and 1 more; generated a, b, c"),
+    ],
+)
+def test_sets_without_pairs_of_a_common_class_are_compared_as_a_whole(
+    real_classes: tuple[str, ...], fake_classes: tuple[str, ...] | None, said: str
+) -> None:
+    real, fake = noise(4), noise(4, seed=1)
+    found = measured(side(real, real_classes), side(fake, fake_classes))
+    flat = measured(side(real), side(fake))
+    assert (found.value, found.reference) == (flat.value, flat.reference)
+    assert found.settings["classes"] is None
+    assert any(said in note for note in found.notes)
+    with pytest.raises(ValueError, match="class"):
+        measured(side(real, real_classes), side(fake, fake_classes), by_class=True)
 
 
 def test_one_real_picture_leaves_no_reference() -> None:

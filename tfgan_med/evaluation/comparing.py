@@ -207,7 +207,7 @@ def _overlap(first: Result, second: Result) -> bool:
 
 def draw(comparison: Comparison, folder: Path) -> Path:
     """Draw values with intervals, a panel for each metric; returns the file."""
-    from tfgan_med.evaluation import plots
+    from tfgan_med.evaluation import charts
 
     folder.mkdir(parents=True, exist_ok=True)
-    return plots.bars(comparison.rows, folder / "comparison.png")
+    return charts.bars(comparison.rows, folder / "comparison.png")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tfgan_med.evaluation import plots
+from tfgan_med.evaluation import charts, sheets
 from tfgan_med.evaluation.looking import Progress
 from tfgan_med.evaluation.measuring import Evaluation, Outcome
 from tfgan_med.evaluation.pictures import Pictures
@@ -48,7 +48,7 @@ def draw(
         progress("figures", 0, 3)
         with contextlib.suppress(ValueError):  # too few pictures, or all alike: nothing to see
             written.append(
-                plots.embedding(
+                charts.embedding(
                     real_features,
                     {fake.name: fake_features},
                     folder / "embedding.png",
@@ -79,7 +79,7 @@ def _neighbors(evaluation: Evaluation, fake: Pictures, outcome: Outcome, path: P
         fake_features[np.sort(rows)], real_features, min(_NEIGHBORS, len(real_features))
     )
     shown = np.sort(rows).tolist()
-    return plots.neighbors(
+    return sheets.neighbors(
         evaluation.read(fake, shown),
         [evaluation.read(evaluation.real, row) for row in indices.tolist()],
         found.tolist(),
@@ -92,7 +92,7 @@ def _distances(real: Features, fake: Features, pictures: Pictures, folder: Path)
     """How far pictures are from their nearest real one."""
     own, _ = nearest(real, real, 1, exclude_self=True)
     others, _ = nearest(fake, real, 1)
-    return plots.distances(
+    return charts.distances(
         own[:, 0],
         {pictures.name: others[:, 0]},
         folder / "distances.png",
@@ -123,7 +123,7 @@ def _copies(
         evaluation.training or evaluation.real, _rows(training, [p["training"] for p in worst])
     )
     shown = [
-        plots.Pair(
+        sheets.Pair(
             generated=made,
             training=_turned(given, pair["transform"]),
             ratio=pair["ratio"] or 0.0,
@@ -132,7 +132,7 @@ def _copies(
         )
         for pair, made, given in zip(worst, generated, trained, strict=True)
     ]
-    return plots.pairs(shown, path)
+    return sheets.pairs(shown, path)
 
 
 def _rows(side: Side, names: Sequence[str]) -> list[int]:

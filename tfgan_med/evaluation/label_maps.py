@@ -13,7 +13,7 @@ from tfgan_med.data import encoding
 from tfgan_med.data.opening import open_set
 from tfgan_med.data.records import DataConfig, Part
 from tfgan_med.errors import DataError, UserError
-from tfgan_med.evaluation import plots
+from tfgan_med.evaluation import charts
 from tfgan_med.evaluation.looking import Progress
 from tfgan_med.evaluation.pictures import Pictures, ahead, file_name, open_pictures
 from tfgan_med.metrics import label_distance
@@ -99,7 +99,7 @@ def compare(
 def draw(comparison: Comparison, folder: Path) -> Path:
     """Draw histograms of pixel shares, a panel for each class; returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
-    return plots.shares(
+    return charts.shares(
         comparison.real,
         {comparison.fake_name: comparison.fake},
         comparison.names,

@@ -185,7 +185,8 @@ class Result:
         extractor: name of the feature network, and
         weights_sha256: the checksum of its weights; both empty without one.
         dimension: features per picture.
-        count_real, count_fake: pictures that the value was computed from.
+        count_real, count_fake: pictures that the value was computed from; None where stored
+            statistics do not tell.
         image_size: height and width before the protocol's resizing.
         color: `gray-x3` (one channel repeated), `rgb`, or both for the two sides.
         value_range: values that became 0 and 255, the same for both sides.
@@ -201,7 +202,7 @@ class Result:
     extractor: str
     weights_sha256: str
     dimension: int
-    count_real: int
+    count_real: int | None
     count_fake: int
     image_size: tuple[int, int]
     color: str
@@ -225,8 +226,10 @@ class Result:
         return asdict(self)
 
 
-COMPARED = ("metric", "protocol", "extractor", "weights_sha256", "dimension", "image_size", "value_range",
-            "settings", "count_real", "count_fake")  # fmt: skip
+COMPARED = (
+    *("metric", "protocol", "extractor", "weights_sha256", "dimension", "settings"),
+    *("image_size", "value_range", "count_real", "count_fake"),
+)
 """What must be equal for two values to be comparable."""
 
 

@@ -15,6 +15,7 @@ shuffle, SSIM that of Wang et al. (`ops/ssim.py`), and without remaining images 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, cast
@@ -24,6 +25,7 @@ import numpy.typing as npt
 from pydantic import Field
 from skimage.feature import graycomatrix, graycoprops
 
+from tfgan_med.metrics._classes import WHOLE, ByClass, as_a_whole, in_common
 from tfgan_med.metrics.base import Context, Interval, Measured, Metric, Need, Side, require
 from tfgan_med.metrics.lpips import all_pairs
 from tfgan_med.ops.ssim import similarity_matrix, without_equal_channels
@@ -150,7 +152,8 @@ def scores(
     count = int(kept.sum())
     c, d = count / len(kept), diversity(sizes)
     i = inheritance(real_contrast, fake_contrast[kept])
-    return Scores(c, i, d, d / math.log(count) if count > 1 else 0.0, c * i * d, count, len(sizes))
+    largest = math.log(count) if count > 1 else math.inf
+    return Scores(c, i, d, min(d / largest, 1.0), c * i * d, count, len(sizes))
 
 
 # Contrast -----------------------------------------------------------------------------------------
@@ -209,8 +212,21 @@ class _Set:
         return _Set(self.pictures[chosen], None if self.classes is None else self.classes[chosen])
 
     def of(self, name: str) -> Pictures:
-        """The pictures of a class."""
-        return self.pictures[np.flatnonzero(self.classes == name)]
+        """The pictures of a class, or all."""
+        return self.pictures if name == WHOLE else self[self._rows([name])].pictures
+
+    def only(self, names: Sequence[str]) -> _Set:
+        """The pictures of some classes; without names all, without classes."""
+        return self[self._rows(names)] if names else _Set(self.pictures, None)
+
+    def names(self) -> list[str] | None:
+        """The class of each picture."""
+        return None if self.classes is None else self.classes.tolist()
+
+    def _rows(self, names: Sequence[str]) -> Rows:
+        if self.classes is None:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(np.isin(self.classes, names))
 
 
 @dataclass(frozen=True)
@@ -234,7 +250,7 @@ class CID(Metric):
 
     Creativity, inheritance, diversity and their product. Noise is creative and diverse too, so
     read inheritance beside them. Diversity grows with the number of images: compare sets of one
-    size. Where both sets have classes, classes are measured one by one and averaged.
+    size. Where the sets have classes in common, these are measured one by one and averaged.
     """
 
     needs: ClassVar[frozenset[Need]] = cast("frozenset[Need]", _NeedsOfForm())
@@ -251,8 +267,8 @@ class CID(Metric):
     angles: Literal[1, 4] = 1
     """Directions of neighbours for the contrast: the horizontal one, or the mean over four."""
 
-    by_class: bool = True
-    """Measure class by class, where both sets have classes, and average."""
+    by_class: ByClass = "auto"
+    """Measure class by class and average; `auto` where the sets have classes in common."""
 
     sweep: bool = True
     """Repeat at other thresholds, for the details; without it SSIM takes a fraction of the time."""
@@ -266,7 +282,8 @@ class CID(Metric):
         """The three indices, diversity over its maximum, and CID.
 
         Raises:
-            ValueError: a side without pictures, no class in common, different or too small sizes.
+            ValueError: a side without pictures, different or too small sizes, no class in common
+                where `by_class` is true.
         """
         reals, fakes = self._set(real), self._set(fake)
         if not len(reals) or not len(fakes):
@@ -274,11 +291,15 @@ class CID(Metric):
                 f"CID needs images on both sides: received {len(reals)} real and {len(fakes)} "
                 "generated. Add images."
             )
+        common = in_common(reals.names(), fakes.names(), self.by_class, "CID")
+        notes = self._class_notes(reals, fakes, common)
+        reals, fakes = reals.only(common), fakes.only(common)
+
         threshold = _THRESHOLDS[self.similarity] if self.threshold is None else self.threshold
         others = _SWEEPS[self.similarity] if self.sweep else ()
-        compared = self._compare(reals, fakes, (threshold, *others), context)
+        compared = self._compare(reals, fakes, common or [WHOLE], (threshold, *others), context)
         found = self._scores(compared, threshold, context.seed)
-        reference, reference_of = self._reference(reals, fakes, threshold, context)
+        reference, reference_of = self._reference(reals, fakes, common, threshold, context)
 
         count_real = sum(len(c.real_contrast) for c in compared.values())
         count_fake = sum(len(c.fake_contrast) for c in compared.values())
@@ -291,7 +312,7 @@ class CID(Metric):
             "images": self.images,
             "order_seed": context.seed,
             "angles": self.angles,
-            "classes": sorted(compared) if "all" not in compared else None,
+            "classes": list(common) or None,
         }
         by_class = {name: asdict(c.scores(threshold, context.seed)) for name, c in compared.items()}
         details = {
@@ -300,9 +321,9 @@ class CID(Metric):
             "sweep": [
                 {"threshold": t, **asdict(self._scores(compared, t, context.seed))} for t in others
             ],
-            "by_class": by_class if "all" not in compared else {},
+            "by_class": by_class if common else {},
         }
-        notes = self._notes(reals, fakes, compared, found)
+        notes = (*self._notes(compared, found), *notes)
         suffix = "_lpips" if self.similarity == "lpips" else ""
         return [
             Measured(
@@ -326,27 +347,22 @@ class CID(Metric):
 
     def _set(self, side: Side) -> _Set:
         pictures = require(side.pictures, "pictures")[: self.images]
-        if not self.by_class or side.classes is None:
+        if side.classes is None:
             return _Set(pictures, None)
         kept = np.arange(len(pictures)) if side.kept is None else side.kept[: self.images]
         return _Set(pictures, np.asarray(side.classes)[kept])
 
     def _compare(
-        self, real: _Set, fake: _Set, thresholds: tuple[float, ...], context: Context
+        self,
+        real: _Set,
+        fake: _Set,
+        classes: Sequence[str],
+        thresholds: tuple[float, ...],
+        context: Context,
     ) -> dict[str, _Compared]:
-        """By class; one class called `all` where not both sets have classes."""
-        common = _common_classes(real, fake)
-        if common is None:
-            return {"all": self._compare_class(real.pictures, fake.pictures, thresholds, context)}
-        if not common:
-            raise ValueError(
-                "CID compares images of one class, and the sets have no class in common: real "
-                f"{_few(real)}; generated {_few(fake)}. Rename the folders, or set `by_class` to "
-                "false."
-            )
         return {
             name: self._compare_class(real.of(name), fake.of(name), thresholds, context)
-            for name in common
+            for name in classes
         }
 
     def _compare_class(
@@ -391,39 +407,47 @@ class CID(Metric):
         )
 
     def _reference(
-        self, real: _Set, fake: _Set, threshold: float, context: Context
+        self,
+        real: _Set,
+        fake: _Set,
+        classes: Sequence[str],
+        threshold: float,
+        context: Context,
     ) -> tuple[Scores | None, str]:
         """Real images in the role of generated ones: held-out ones, or half of them."""
         held_out = context.held_out
         if held_out is not None and held_out.pictures is not None and len(held_out.pictures):
-            others = self._set(held_out)[: len(fake)]
+            others = self._set(held_out).only(classes)[: len(fake)]
             what = f"{len(others)} held-out real images instead of generated ones"
         else:
             real, others = _halves(real)
             what = f"half of the real images against the other half, {len(others)} each"
-        if not len(real) or not len(others):
+        there = [
+            name for name in classes or (WHOLE,) if len(real.of(name)) and len(others.of(name))
+        ]
+        if not there:
             return None, ""
-        if _common_classes(real, others) == []:
-            return None, ""
-        compared = self._compare(real, others, (threshold,), context)
+        compared = self._compare(real, others, there, (threshold,), context)
         return self._scores(compared, threshold, context.seed), what
 
-    def _notes(
-        self, real: _Set, fake: _Set, compared: dict[str, _Compared], found: Scores
-    ) -> tuple[str, ...]:
+    def _notes(self, compared: dict[str, _Compared], found: Scores) -> tuple[str, ...]:
         notes = []
         if found.remaining == 0:
             notes.append("All generated images are near copies of real ones, so all indices are 0.")
-        if real.classes is not None and fake.classes is not None:
-            alone = set(real.classes.tolist()) ^ set(fake.classes.tolist())
-            if alone:
-                notes.append(f"Classes of one side only are left out: {', '.join(sorted(alone))}.")
-            few = [name for name, c in compared.items() if len(c.fake_contrast) < 10]
-            if few:
-                notes.append(
-                    f"Fewer than 10 generated images of {', '.join(few)} among the sample."
-                )
+        few = [name for name, c in compared.items() if name and len(c.fake_contrast) < 10]
+        if few:
+            notes.append(f"Fewer than 10 generated images of {', '.join(few)} among the sample.")
         return tuple(notes)
+
+    def _class_notes(self, real: _Set, fake: _Set, common: Sequence[str]) -> tuple[str, ...]:
+        if self.by_class is False:
+            return ()
+        if not common:
+            return as_a_whole(real.names(), fake.names())
+        alone = sorted(set(real.names() or ()) ^ set(fake.names() or ()))
+        if not alone:
+            return ()
+        return (f"Classes of one side only are left out: {', '.join(alone)}.",)
 
 
 def _halves(real: _Set) -> tuple[_Set, _Set]:
@@ -439,26 +463,14 @@ def _halves(real: _Set) -> tuple[_Set, _Set]:
     return real[np.concatenate(parts[::2])], real[np.concatenate(parts[1::2])]
 
 
-def _common_classes(real: _Set, fake: _Set) -> list[str] | None:
-    """Classes of both sets; None where not both have classes."""
-    if real.classes is None or fake.classes is None:
-        return None
-    return sorted(set(real.classes.tolist()) & set(fake.classes.tolist()))
-
-
-def _few(images: _Set) -> str:
-    names = [] if images.classes is None else sorted(set(images.classes.tolist()))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _share_interval(found: Scores, count: int) -> Interval:
     """Wilson's interval of creativity, a share of independent images against fixed real ones."""
     z, p = 1.959963984540054, found.creativity
     center = (p + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
     return Interval(
-        low=max(center - half, 0.0),
-        high=min(center + half, 1.0),
+        low=max(center - half, 0.0) if p > 0.0 else 0.0,  # exact but for rounding
+        high=min(center + half, 1.0) if p < 1.0 else 1.0,
         level=0.95,
         method="Wilson, for other generated images and these real ones",
         repeats=0,

@@ -101,7 +101,7 @@ def entropies(logits: Logits, rows: Rows | None = None) -> Entropies:
 
 
 def _parts(logits: Logits, splits: int, shuffle: bool, seed: int) -> list[Entropies]:
-    checked_features(logits, "predicted")
+    checked_features(logits, "scored")
     count = len(logits)
     if splits < 1 or count < 2 * splits:
         raise ValueError(

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy.stats import t as student
 
+from tfgan_med.metrics._classes import WHOLE, ByClass, as_a_whole, in_common
 from tfgan_med.metrics.base import Better, Context, Interval, Measured, Metric, Need, Side, require
 from tfgan_med.ops.pairs import distinct_pairs, jackknife_error
 from tfgan_med.ops.ssim import (
@@ -113,9 +114,9 @@ class MSSSIM(Metric):
     """How similar generated pictures are to each other: mean MS-SSIM of pairs.
 
     Less is more diverse, down to the value of the real pictures, which stands beside it; below
-    that value it is noise and artefacts that make pictures differ. Where both sets have classes,
-    pairs are of one class and the value is the mean over classes. The number of scales is part of
-    the name, `ms_ssim_diversity_S4`, for values of other scales are not comparable.
+    that value it is noise and artefacts that make pictures differ. Where the sets have classes in
+    common, pairs are of one class and the value is the mean over classes. The number of scales is
+    part of the name, `ms_ssim_diversity_S4`, for values of other scales are not comparable.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({"pictures"})
@@ -129,8 +130,8 @@ class MSSSIM(Metric):
     scales: int | None = Field(None, ge=1, le=5)
     """Scales of MS-SSIM; empty for as many as the size allows: 5 from 176 pixels, 4 from 88."""
 
-    by_class: bool = True
-    """Compare within classes, where both sets have them."""
+    by_class: ByClass = "auto"
+    """Compare within classes; `auto` where both sets have some in common, with 2 images each."""
 
     @property
     def pictures_needed(self) -> int:
@@ -153,23 +154,21 @@ class MSSSIM(Metric):
         scales = self.scales or min(
             largest_scales(*p.shape[1:3]) for p in (real_pictures, fake_pictures) if len(p)
         )
-        classes = self._classes(real, fake)
+        classes = in_common(real.classes, fake.classes, self.by_class, "MS-SSIM diversity")
         of_fake, few_fake = self._diversities(fake, fake_pictures, classes, scales, context)
-        of_real, few_real = self._diversities(real, real_pictures, classes, scales, context)
-        if not of_fake:
+        if not of_fake and self.by_class is True:
             raise ValueError(
                 f"MS-SSIM diversity compares images of one class, and none of the {len(classes)} "
                 "classes has 2 generated images among those looked at. Add images, or set "
-                "`by_class` to false."
+                "`by_class` to auto."
             )
-        return [self._measured(of_fake, of_real, few_fake, few_real, scales)]
-
-    def _classes(self, real: Side, fake: Side) -> tuple[str, ...]:
-        """Classes of both sides in order; empty where pairs are drawn regardless of classes."""
-        if not self.by_class or real.classes is None or fake.classes is None:
-            return ()
-        both = set(real.classes) & set(fake.classes)
-        return tuple(sorted(both))
+        if not of_fake:
+            classes = ()
+            of_fake, few_fake = self._diversities(fake, fake_pictures, classes, scales, context)
+        of_real, few_real = self._diversities(real, real_pictures, classes, scales, context)
+        regardless = not classes and self.by_class is not False
+        notes = as_a_whole(real.classes, fake.classes) if regardless else ()
+        return [self._measured(of_fake, of_real, few_fake, few_real, scales, notes)]
 
     def _diversities(
         self,
@@ -179,14 +178,14 @@ class MSSSIM(Metric):
         scales: int,
         context: Context,
     ) -> tuple[dict[str, Diversity], list[str]]:
-        """By class (one class called `all` without classes), and classes with too few pictures."""
+        """By class, or of all without classes; and classes with too few pictures."""
 
         def progress(done: int, total: int) -> None:
             context.progress("MS-SSIM of pairs", done, total)
 
         found: dict[str, Diversity] = {}
         too_few = []
-        for name in classes or ("all",):
+        for name in classes or (WHOLE,):
             chosen = pictures[_of_class(side, name, len(pictures))] if classes else pictures
             if len(chosen) < 2:
                 too_few.append(name)
@@ -201,6 +200,7 @@ class MSSSIM(Metric):
         few_fake: list[str],
         few_real: list[str],
         scales: int,
+        about_classes: tuple[str, ...],
     ) -> Measured:
         value = _mean(fake)
         reference = (
@@ -210,8 +210,9 @@ class MSSSIM(Metric):
         notes = [
             f"{', '.join(few)}: fewer than 2 {whose} images among those looked at, left out."
             for few, whose in ((few_fake, "generated"), (few_real, "real"))
-            if few and few != ["all"]
+            if few and few != [WHOLE]
         ]
+        notes += about_classes
         if reference is not None and value < reference:
             better = "neither"
             notes.append(
@@ -219,7 +220,7 @@ class MSSSIM(Metric):
                 "merit: noise and artefacts have this effect too."
             )
         real_images = sum(d.images for d in real.values())
-        classed = "all" not in fake
+        classed = WHOLE not in fake
         return Measured(
             f"ms_ssim_diversity_S{scales}",
             value,

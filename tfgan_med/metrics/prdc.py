@@ -38,6 +38,8 @@ from tfgan_med.ops import neighbors
 Features = npt.NDArray[np.floating[Any]]  # (images, features)
 Floats = npt.NDArray[np.float64]
 
+_TIE = 1e-9  # of a radius: distances closer to it are ties
+_NEAR = 1e-5  # of the squared lengths: closer pairs are compared by differences
 MOST_RESAMPLED = 3000  # images of a side; beyond, the table of distances outgrows 100 MB
 
 
@@ -278,6 +280,20 @@ def _binomial_error(share: float, count: int) -> float:
     return float(np.sqrt(share * (1 - share) / (count + 4)))
 
 
+def _distances(real: Features, fake: Features) -> Floats:
+    """Table of distances that rounding moves by less than `_TIE` of themselves; 0 for copies."""
+    center = real.mean(axis=0, dtype=np.float64)
+    x, y = real - center, fake - center
+    table = _squared(x, y)
+    own, others = np.square(x).sum(axis=1), np.square(y).sum(axis=1)
+    for i, row in enumerate(table):
+        near = np.flatnonzero(row < _NEAR * (own[i] + others))  # digits that the form has lost
+        for start in range(0, len(near), 256):
+            some = near[start : start + 256]
+            row[some] = np.square(fake[some] - np.asarray(real[i], np.float64)).sum(axis=1)
+    return np.sqrt(table, out=table)
+
+
 class _Table:
     """Neighbours and distances of the whole sets, from which those of subsets follow."""
 
@@ -286,18 +302,16 @@ class _Table:
         # Of so many neighbours at least k survive the loss of a fifth, but for one in 10^12.
         self.real = neighbors.nearest(real, real, min(3 * k + 30, len(real) - 1), exclude_self=True)
         self.fake = neighbors.nearest(fake, fake, min(3 * k + 30, len(fake) - 1), exclude_self=True)
-        center = real.mean(axis=0, dtype=np.float64)
-        self.distances = np.sqrt(_squared(real - center, fake - center))
-        # The table rounds where the radii are exact; ties must fall as they do without rounding.
-        self.tie = 1 + 1e-9 if inclusive else 1 - 1e-9
+        self.distances = _distances(real, fake)
+        self.inclusive = inclusive
 
     def values(self, real: npt.NDArray[np.bool_], fake: npt.NDArray[np.bool_]) -> Values:
         """The values of the chosen images."""
         distances = self.distances[np.ix_(real, fake)]
         real_radii = self._radii(*self.real, real)
         fake_radii = self._radii(*self.fake, fake)
-        in_real = distances < real_radii[:, None] * self.tie
-        in_fake = distances < fake_radii * self.tie
+        in_real = self._inside(distances, real_radii[:, None])
+        in_fake = self._inside(distances, fake_radii)
         return Values(
             precision=float(in_real.any(axis=0).mean()),
             recall=float(in_fake.any(axis=1).mean()),
@@ -306,6 +320,12 @@ class _Table:
             empty_real=int(np.sum(real_radii == 0.0)),
             empty_fake=int(np.sum(fake_radii == 0.0)),
         )
+
+    def _inside(self, distances: Floats, reach: Floats) -> npt.NDArray[np.bool_]:
+        """The table rounds where the radii are exact; ties fall as they do without rounding."""
+        if self.inclusive:
+            return np.asarray(distances <= reach * (1 + _TIE))
+        return np.asarray(distances < reach * (1 - _TIE))
 
     def _radii(
         self, distances: Floats, rows: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_]
@@ -441,6 +461,7 @@ class PRDC(Metric):
             if empty:
                 notes.append(
                     f"{empty} of {used} {whose} images have {self.k} or more exact copies in "
-                    "their own set; their balls have radius 0."
+                    "their own set; their balls have radius 0 and hold nothing"
+                    + (" but copies." if self.inclusive else ", not even copies.")
                 )
         return tuple(notes)

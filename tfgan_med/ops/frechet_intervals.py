@@ -204,15 +204,15 @@ def distances_by_fits(
     real: Resampled | Gaussian, fake: Resampled, drawn: Sequence[Sequence[Rows]], ddof: int
 ) -> Iterator[float]:
     """Distances of subsets, each fitted for itself; `drawn` as `distances_by_products`."""
-    refit_real = _refitting(real, ddof) if isinstance(real, Resampled) else None
-    refit_fake = _refitting(fake, ddof)
+    of_real, of_fake = _refitting(real, ddof), _refitting(fake, ddof)
     for rows in drawn:
-        first = real if refit_real is None else refit_real(rows[0])
-        yield distance(first, refit_fake(rows[-1]), _ALLOWED_ERROR)
+        yield distance(of_real(rows[0]), of_fake(rows[-1]), _ALLOWED_ERROR)
 
 
-def _refitting(side: Resampled, ddof: int) -> Callable[[Rows], Gaussian]:
+def _refitting(side: Resampled | Gaussian, ddof: int) -> Callable[[Rows], Gaussian]:
     """The Gaussian of a side without some rows; large sides subtract what these rows added."""
+    if isinstance(side, Gaussian):
+        return lambda left: side
     features, count = side.features, len(side)
     if count <= 1.5 * features.shape[1]:
         return lambda left: fit(features, ddof, np.delete(np.arange(count), left))

@@ -252,9 +252,10 @@ class _Space:
         if self.unit:
             lengths = np.sqrt(np.square(chosen).sum(axis=1, keepdims=True))
             if not lengths.all():
+                number = np.arange(len(self.sets[which]))[rows][int(lengths.argmin())]
                 raise ValueError(
-                    f"A vector of the {('first', 'second')[which]} set is all zeros and has no "
-                    "direction. Use the Euclidean distance, or remove empty pictures."
+                    f"Vector {number} of the {('first', 'second')[which]} set is all zeros and has "
+                    "no direction. Use the Euclidean distance, or remove empty pictures."
                 )
             chosen /= lengths
         return chosen

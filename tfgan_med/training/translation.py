@@ -21,10 +21,10 @@ from tfgan_med.data.pipeline import PairedData, prepare_pairs
 from tfgan_med.data.records import DataConfig, Part, Record, Split
 from tfgan_med.errors import DataError, UserError
 from tfgan_med.metrics import paired
-from tfgan_med.metrics.fid import frechet_distance
 from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
 from tfgan_med.networks.feature_cache import Extractor, Features, extract
 from tfgan_med.ops import images
+from tfgan_med.ops.frechet import frechet_distance
 from tfgan_med.training import run_folder
 from tfgan_med.training.settings import RunConfig, model_class, saved_settings
 

@@ -1,4 +1,4 @@
-"""Figures: a whole PNG of sensible size for anything that can be drawn, a reason for the rest."""
+"""Charts: a whole PNG of sensible size for anything that can be drawn, a reason for the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tfgan_med.evaluation import plots
+from tfgan_med.evaluation import charts
 from tfgan_med.evaluation.comparing import Place, Row
 from tfgan_med.metrics.base import Interval
 
@@ -29,10 +29,6 @@ def strict() -> Iterator[None]:
 
 def normal(count: int, dimension: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-
-
-def picture(height: int, width: int, color: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    return np.full((height, width, 3), color, np.uint8)
 
 
 def drawn(path: Path) -> Array:
@@ -56,7 +52,7 @@ def holds(pixels: Array, color: tuple[int, int, int], at_least: int) -> bool:
 @pytest.mark.parametrize("method", ["tsne", "pca"])
 def test_a_scatter_of_two_generated_sets_is_drawn(tmp_path: Path, method: Any) -> None:
     fakes = {"a": normal(25, 8, 1), "real": normal(12, 8, 2) + 4}
-    path = plots.embedding(normal(30, 8), fakes, tmp_path / "scatter.png", method=method)
+    path = charts.embedding(normal(30, 8), fakes, tmp_path / "scatter.png", method=method)
     height, width, _ = drawn(path).shape
     assert (width > 1.5 * height) == (method == "tsne")  # two panels
 
@@ -64,7 +60,7 @@ def test_a_scatter_of_two_generated_sets_is_drawn(tmp_path: Path, method: Any) -
 def test_a_scatter_repeats_with_its_seed(tmp_path: Path) -> None:
     for name in ("first", "again", "other"):
         (tmp_path / name).mkdir()
-        plots.embedding(
+        charts.embedding(
             normal(30, 4), {"a": normal(30, 4, 1)}, tmp_path / name / "s.png",
             seed=1 if name == "other" else 0, most=20,
         )  # fmt: skip
@@ -75,7 +71,7 @@ def test_a_scatter_repeats_with_its_seed(tmp_path: Path) -> None:
 
 def test_ten_classes_share_eight_markers(tmp_path: Path) -> None:
     classes = [f"class {i % 10}" for i in range(40)]
-    path = plots.embedding(
+    path = charts.embedding(
         normal(40, 4), {"a": normal(40, 4, 1)}, tmp_path / "s.png", method="pca",
         real_classes=classes, fake_classes={"a": classes},
     )  # fmt: skip
@@ -85,71 +81,11 @@ def test_ten_classes_share_eight_markers(tmp_path: Path) -> None:
 def test_what_cannot_be_scattered_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.png"
     with pytest.raises(ValueError, match="needs 5 images and 2 features: received 4 and 8"):
-        plots.embedding(normal(2, 8), {"a": normal(2, 8)}, path)
+        charts.embedding(normal(2, 8), {"a": normal(2, 8)}, path)
     with pytest.raises(ValueError, match="received 8, 7 features"):
-        plots.embedding(normal(9, 8), {"a": normal(9, 7)}, path)
+        charts.embedding(normal(9, 8), {"a": normal(9, 7)}, path)
     with pytest.raises(ValueError, match="equal"):
-        plots.embedding(np.ones((9, 8)), {"a": np.ones((9, 8))}, path)
-    assert not list(tmp_path.iterdir())
-
-
-# Sheets -------------------------------------------------------------------------------------------
-
-
-def test_a_sheet_shows_pictures_of_any_sizes(tmp_path: Path) -> None:
-    red, green, blue = (200, 10, 10), (10, 200, 10), (10, 10, 200)
-    rows = [[picture(20, 20, red), picture(300, 200, green)], [picture(64, 400, blue)]]
-    path = plots.sheet(rows, tmp_path / "sheet.png", title="A $title", columns=["x", "y", "z"],
-                       captions=[["first_" * 9]], note="note " * 30)  # fmt: skip
-    pixels = drawn(path)
-    assert holds(pixels, red, 135 * 135 - 600)  # a whole square, but for the edges
-    assert holds(pixels, green, 90 * 135 - 500)  # two thirds of one
-    assert holds(pixels, blue, 135 * 21 - 400)
-
-
-def test_neighbors_stand_in_the_row_of_their_picture(tmp_path: Path) -> None:
-    red, green = (200, 10, 10), (10, 200, 10)
-    path = plots.neighbors(
-        [picture(32, 32, red), picture(32, 32, green)],
-        [[picture(32, 32, red)] * 3, [picture(32, 32, green)] * 3],
-        [[0.1, 0.2, 0.3], [1.0, 2.0, 3.0]],
-        tmp_path / "n.png",
-        names=["a.png"],
-    )
-    pixels = drawn(path)
-    rows = np.flatnonzero((pixels == np.array(red, np.uint8)).all(axis=2).sum(axis=1) > 500)
-    below = np.flatnonzero((pixels == np.array(green, np.uint8)).all(axis=2).sum(axis=1) > 500)
-    assert len(rows) > 120 and len(below) > 120  # four pictures beside each other
-    assert rows.max() < below.min()
-
-
-def test_the_difference_of_a_pair_is_amplified_and_cut() -> None:
-    pair = plots.Pair(picture(4, 6, (100, 0, 255)), picture(4, 6, (110, 0, 0)), ratio=0.1)
-    assert plots._difference(pair, 4.0)[0, 0].tolist() == [40, 0, 255]
-
-
-def test_a_pair_of_two_sizes_is_drawn(tmp_path: Path) -> None:
-    worst = [
-        plots.Pair(picture(40, 30, (9, 90, 9)), picture(80, 60, (9, 90, 9)), 0.01, 0.002,
-                   ("patient $1/very_long_name_of_a_file_0001.png", "b.png")),
-        plots.Pair(picture(50, 50, (90, 9, 9)), picture(50, 50, (9, 9, 90)), 1.2),
-    ]  # fmt: skip
-    pixels = drawn(plots.pairs(worst, tmp_path / "pairs.png"))
-    assert holds(pixels, (0, 0, 0), 135 * 95)  # the copy leaves a black difference
-
-
-def test_pictures_of_another_kind_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "sheet.png"
-    empty: list[list[list[npt.NDArray[np.uint8]]]] = [[], [[]], [[picture(4, 4, (1, 2, 3))], []]]
-    for rows in empty:
-        with pytest.raises(ValueError, match="at least one picture"):
-            plots.sheet(rows, path)
-    others: list[Array] = [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))]
-    for bad in [*others, np.zeros((0, 4, 3), np.uint8)]:
-        with pytest.raises(ValueError, match=r"expected \(height, width, 3\) uint8"):
-            plots.sheet([[bad]], path)
-    with pytest.raises(ValueError, match="at least one picture"):
-        plots.pairs([], path)
+        charts.embedding(np.ones((9, 8)), {"a": np.ones((9, 8))}, path)
     assert not list(tmp_path.iterdir())
 
 
@@ -160,11 +96,11 @@ def test_pictures_of_another_kind_are_refused(tmp_path: Path) -> None:
 def test_distances_are_drawn_with_their_threshold(tmp_path: Path, threshold: float | None) -> None:
     real = np.abs(normal(200, 1)[:, 0]) + 1
     fakes = {"a": real[:50] * 0.9, "b": np.zeros(3)}
-    drawn(plots.distances(real, fakes, tmp_path / "d.png", threshold=threshold))
+    drawn(charts.distances(real, fakes, tmp_path / "d.png", threshold=threshold))
 
 
 def test_distances_that_are_all_equal_are_drawn(tmp_path: Path) -> None:
-    drawn(plots.distances(np.ones(20), {"copies": np.ones(20)}, tmp_path / "d.png"))
+    drawn(charts.distances(np.ones(20), {"copies": np.ones(20)}, tmp_path / "d.png"))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 7])
@@ -172,20 +108,20 @@ def test_pixel_shares_have_a_panel_for_each_class(tmp_path: Path, classes: int) 
     shares = np.random.default_rng(0).dirichlet(np.ones(classes), 60)
     shares[:, -1] = 0.0  # a class that never occurs
     names = [f"class {i}" for i in range(classes)]
-    height = drawn(plots.shares(shares, {"a": shares[:9]}, names, tmp_path / "s.png")).shape[0]
+    height = drawn(charts.shares(shares, {"a": shares[:9]}, names, tmp_path / "s.png")).shape[0]
     assert height == 250 * -(-classes // 3) + 70
 
 
 def test_values_that_cannot_be_drawn_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "d.png"
     with pytest.raises(ValueError, match="mine: no values"):
-        plots.distances(np.ones(3), {"mine": np.empty(0)}, path)
+        charts.distances(np.ones(3), {"mine": np.empty(0)}, path)
     with pytest.raises(ValueError, match="mine: a value is not finite"):
-        plots.distances(np.ones(3), {"mine": np.array([1.0, np.nan])}, path)
+        charts.distances(np.ones(3), {"mine": np.array([1.0, np.nan])}, path)
     with pytest.raises(ValueError, match=r"mine: shares of shape \(4, 3\); expected \(images, 2\)"):
-        plots.shares(np.ones((4, 2)), {"mine": np.ones((4, 3))}, ["a", "b"], path)
+        charts.shares(np.ones((4, 2)), {"mine": np.ones((4, 3))}, ["a", "b"], path)
     with pytest.raises(ValueError, match="at least one class"):
-        plots.shares(np.ones((4, 0)), {}, [], path)
+        charts.shares(np.ones((4, 0)), {}, [], path)
     assert not list(tmp_path.iterdir())
 
 
@@ -206,13 +142,13 @@ def test_sets_are_drawn_side_by_side(tmp_path: Path) -> None:
         Row("frechet_distance[a long name:0123456789]", "neither", (place("b", 1e7, 1.0),)),
         Row("recall", "higher", (place("b", None, None),)),
     ]
-    pixels = drawn(plots.bars(rows, tmp_path / "bars.png", references={"fid": 10.0}))
+    pixels = drawn(charts.bars(rows, tmp_path / "bars.png", references={"fid": 10.0}))
     assert holds(pixels, (0, 114, 178), 200)  # the second set's line and points
 
 
 def test_nothing_to_compare_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no value to draw"):
-        plots.bars([Row("fid", "lower", (place("a", None, None),))], tmp_path / "b.png")
+        charts.bars([Row("fid", "lower", (place("a", None, None),))], tmp_path / "b.png")
 
 
 def test_a_user_s_matplotlib_settings_neither_matter_nor_change(tmp_path: Path) -> None:
@@ -220,9 +156,9 @@ def test_a_user_s_matplotlib_settings_neither_matter_nor_change(tmp_path: Path) 
 
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    plots.distances(np.arange(9.0), {}, tmp_path / "a" / "d.png")
+    charts.distances(np.arange(9.0), {}, tmp_path / "a" / "d.png")
     with mpl.rc_context({"axes.facecolor": "black", "font.size": 30}):
-        plots.distances(np.arange(9.0), {}, tmp_path / "b" / "d.png")
+        charts.distances(np.arange(9.0), {}, tmp_path / "b" / "d.png")
         assert mpl.rcParams["font.size"] == 30
     first, second = drawn(tmp_path / "a" / "d.png"), drawn(tmp_path / "b" / "d.png")
     np.testing.assert_array_equal(first, second)

@@ -1,6 +1,6 @@
-"""Figures of an evaluation: feature scatter, picture sheets, histograms, sets side by side.
+"""Charts of an evaluation: feature scatter, histograms, sets side by side.
 
-Arrays in, one PNG out. Sets are told apart by color and by marker or line style, so the figures
+Arrays in, one PNG out. Sets are told apart by color and by marker or line style, so the charts
 can be read without color.
 """
 
@@ -8,50 +8,30 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
-from tfgan_med import files
+from tfgan_med.evaluation.canvas import fitted, new_figure, save, set_caption, short
 
 if TYPE_CHECKING:
     from tfgan_med.evaluation.comparing import Row
 
-Picture = npt.NDArray[np.uint8]  # (height, width, 3)
 Features = npt.NDArray[np.floating[Any]]  # (images, features)
 Values = npt.NDArray[np.floating[Any]]
 
-_DPI = 100
 _REAL = "#4d4d4d"
 _COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 _MARKERS = "o^sDvP"
 _CLASS_MARKERS = "osD^vP*X"
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), "-.", (0, (8, 2)), (0, (1, 2.5)))
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.labelsize": 9,
-    "axes.edgecolor": "#808080",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": "#404040",
-    "ytick.color": "#404040",
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "text.parse_math": False,  # file names may hold a dollar sign
-}
 
 
 # Scatter ------------------------------------------------------------------------------------------
@@ -95,7 +75,7 @@ def embedding(
     panels = [("PCA", points.values[:, :2])]
     if method == "tsne":
         panels.append(("t-SNE", _tsne(points.values, seed)))
-    with _figure(5.0 * len(panels) + 0.2, 5.4) as figure:
+    with new_figure(5.0 * len(panels) + 0.2, 5.4) as figure:
         for i, (name, places) in enumerate(panels):
             axes = figure.add_subplot(1, len(panels), i + 1)
             _scatter(axes, places, owners, kinds)
@@ -116,8 +96,8 @@ def embedding(
         )
         if method == "tsne":
             caption += " In t-SNE, distances between clusters and their sizes mean little."
-        _caption(figure, caption)
-        return _save(figure, path)
+        set_caption(figure, caption)
+        return save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -243,194 +223,6 @@ def _class_marker(kinds: npt.NDArray[np.str_] | None, kind: str) -> str:
     return _CLASS_MARKERS[present.index(kind)]
 
 
-# Sheets -------------------------------------------------------------------------------------------
-
-
-_SIDE, _GAP, _LINE, _MARGIN = 1.35, 0.12, 0.155, 0.15  # inches; a picture has 135 pixels
-
-
-def sheet(
-    rows: Sequence[Sequence[Picture]],
-    path: Path,
-    *,
-    title: str = "",
-    columns: Sequence[str] = (),
-    captions: Sequence[Sequence[str]] = (),
-    note: str = "",
-) -> Path:
-    """Pictures in rows, each with a caption below it.
-
-    Args:
-        rows: pictures `(height, width, 3)` uint8 of any sizes; each is fitted into a square.
-        path: of the PNG.
-        title: one line above all.
-        columns: headings of the columns; too few leave the rest without.
-        captions: a text of one or more lines for each picture.
-        note: a sentence below all.
-    Raises:
-        ValueError: a row without pictures, or a picture that is not uint8 (height, width, 3).
-    """
-    if not rows or not all(len(row) for row in rows):
-        raise ValueError("A sheet needs at least one picture in each row; received none.")
-    for picture in (picture for row in rows for picture in row):
-        _require_picture(picture)
-    texts = [[_fitted(text, 22) for text in row] for row in captions]
-    texts += [[]] * (len(rows) - len(texts))
-    tall = [_SIDE * max(min(1.0, p.shape[0] / p.shape[1]) for p in row) for row in rows]
-    steps = [
-        side + _GAP + max(map(_height, row), default=0.0)
-        for side, row in zip(tall, texts, strict=True)
-    ]
-    across = max(len(row) for row in rows)
-    width = max(across * (_SIDE + _GAP) + 2 * _MARGIN - _GAP, 3.2)
-    title, note = _fitted(title, int(width * 12)), _fitted(note, int(width * 15.5))
-    head = 1.4 * _height(title) + max((_height(name) + 0.1 for name in columns), default=0.0)
-    height = 2 * _MARGIN + head + sum(steps) + _height(note)
-
-    with _figure(width, height, constrained=False) as figure:
-
-        def write(x: float, y: float, text: str, **style: Any) -> None:
-            figure.text(x / width, y / height, text, **style)
-
-        write(_MARGIN, height - _MARGIN, title, va="top", size=10, weight="bold")
-        write(_MARGIN, _MARGIN, note, va="bottom", size=8, color="#404040")
-        top = height - _MARGIN - head
-        for c, name in enumerate(columns[:across]):
-            middle = _MARGIN + c * (_SIDE + _GAP) + _SIDE / 2
-            write(middle, top + 0.05, name, ha="center", va="bottom", size=9)
-        for row, side, under, step in zip(rows, tall, texts, steps, strict=True):
-            for c, picture in enumerate(row):
-                left, bottom = _MARGIN + c * (_SIDE + _GAP), top - side
-                place = (left / width, bottom / height, _SIDE / width, side / height)
-                axes = figure.add_axes(place)
-                axes.imshow(picture, interpolation=_interpolation(picture))
-                axes.axis("off")
-                if c < len(under):
-                    write(left + _SIDE / 2, bottom - 0.03, under[c], ha="center", va="top", size=8)
-            top -= step
-        return _save(figure, path)
-
-
-def _height(text: str) -> float:
-    """Inches that small text takes."""
-    return (text.count("\n") + 1) * _LINE if text else 0.0
-
-
-def neighbors(
-    generated: Sequence[Picture],
-    nearest: Sequence[Sequence[Picture]],
-    distances: Sequence[Sequence[float]],
-    path: Path,
-    *,
-    names: Sequence[str] = (),
-    measure: str = "feature distance",
-) -> Path:
-    """Each generated picture, followed by the real pictures nearest to it.
-
-    Args:
-        generated: pictures as `sheet` takes them.
-        nearest: for each, its real neighbors, nearest first.
-        distances: of these neighbors.
-        path: of the PNG.
-        names: of the generated pictures.
-        measure: what the distances are.
-    Raises:
-        ValueError: no picture.
-    """
-    most = max((len(row) for row in nearest), default=0)
-    names = [*names, *[""] * (len(generated) - len(names))]
-    return sheet(
-        [[picture, *row] for picture, row in zip(generated, nearest, strict=True)],
-        path,
-        title="Nearest real pictures",
-        columns=["generated", *(f"real, {_ordinal(i + 1)}" for i in range(most))],
-        captions=[
-            [name, *(f"{distance:#.3g}" for distance in row)]
-            for name, row in zip(names, distances, strict=True)
-        ],
-        note=f"Below each real picture: its {measure} to the generated one at the left of the row.",
-    )
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A generated picture and the training picture nearest to it.
-
-    Attributes:
-        generated, training: pictures `(height, width, 3)` uint8.
-        ratio: distance over the typical one between real pictures; small is suspicious.
-        p_value: share of held-out real pictures that are as near; None if not known.
-        names: of the two files.
-    """
-
-    generated: Picture
-    training: Picture
-    ratio: float
-    p_value: float | None = None
-    names: tuple[str, str] = ("", "")
-
-
-def pairs(worst: Sequence[Pair], path: Path, *, amplification: float = 4.0) -> Path:
-    """The pairs that look most like copies, with their difference.
-
-    Args:
-        worst: most suspicious first; a training picture of another size is resized.
-        path: of the PNG.
-        amplification: factor on absolute differences, cut at 255.
-    Raises:
-        ValueError: no pair.
-    """
-    rows = []
-    for pair in worst:
-        rows.append([pair.generated, pair.training, _difference(pair, amplification)])
-    return sheet(
-        rows,
-        path,
-        title="Generated pictures nearest to training pictures",
-        columns=["generated", "training", f"difference x {amplification:g}"],
-        captions=[[*pair.names, _verdict(pair)] for pair in worst],
-        note="A copy leaves an almost black difference. The ratio compares the distance with that "
-        "between different real pictures: near 1 is usual, near 0 a copy.",
-    )
-
-
-def _verdict(pair: Pair) -> str:
-    text = f"ratio {pair.ratio:.2f}"
-    if pair.p_value is None:
-        return text
-    return f"{text}\np = {pair.p_value:.2g}"
-
-
-def _difference(pair: Pair, amplification: float) -> Picture:
-    _require_picture(pair.generated)
-    _require_picture(pair.training)
-    height, width = pair.generated.shape[:2]
-    training = pair.training
-    if training.shape != pair.generated.shape:
-        resized = Image.fromarray(training).resize((width, height), Image.Resampling.BILINEAR)
-        training = np.asarray(resized)
-    apart = np.abs(pair.generated.astype(np.float32) - training) * amplification
-    difference: Picture = np.clip(np.rint(apart), 0, 255).astype(np.uint8)
-    return difference
-
-
-def _require_picture(picture: Picture) -> None:
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
-        raise ValueError(
-            f"A picture of shape {picture.shape} and type {picture.dtype}; expected "
-            "(height, width, 3) uint8."
-        )
-
-
-def _interpolation(picture: Picture) -> str:
-    """Small pictures show their pixels, large ones are averaged."""
-    return "nearest" if max(picture.shape[:2]) <= _SIDE * _DPI else "antialiased"
-
-
-def _ordinal(number: int) -> str:
-    return "nearest" if number == 1 else f"{number}."
-
-
 # Histograms ---------------------------------------------------------------------------------------
 
 
@@ -465,11 +257,11 @@ def distances(
     fewest = min(len(values) for values in sets.values())
     edges = _edges(min(low, limit), max(high, limit), fewest)
 
-    with _figure(6.8, 4.0) as figure:
+    with new_figure(6.8, 4.0) as figure:
         axes = figure.add_subplot()
         for place, (name, values) in enumerate(sets.items()):
             below = f", {np.mean(values < limit):.1%} below" if place else ""
-            _steps(axes, values, edges, place, f"{_short(name)} ({len(values)}{below})")
+            _steps(axes, values, edges, place, f"{short(name)} ({len(values)}{below})")
         axes.axvline(limit, color="black", lw=1, ls=":")
         meaning = "1 % of real are nearer" if threshold is None else "threshold"
         axes.annotate(
@@ -481,11 +273,11 @@ def distances(
         axes.yaxis.set_major_formatter(_percent)
         axes.set_ylim(0, axes.get_ylim()[1] * 1.12)  # room for the note at the line
         figure.legend(loc="outside upper left")
-        _caption(
+        set_caption(
             figure,
             "Generated pictures much nearer to training pictures than real ones point to copies.",
         )
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def shares(
@@ -518,18 +310,18 @@ def shares(
             )
     across = min(3, len(classes))
     down = math.ceil(len(classes) / across)
-    with _figure(max(3.2 * across, 5.0), 2.5 * down + 0.7) as figure:
+    with new_figure(max(3.2 * across, 5.0), 2.5 * down + 0.7) as figure:
         for i, kind in enumerate(classes):
             axes = figure.add_subplot(down, across, i + 1)
             top = max(float(values[:, i].max()) for values in sets.values())
             edges = np.linspace(0.0, top if top > 0 else 1.0, bins + 1)
             for place, (name, values) in enumerate(sets.items()):
-                _steps(axes, values[:, i], edges, place, f"{_short(name)} ({len(values)})")
+                _steps(axes, values[:, i], edges, place, f"{short(name)} ({len(values)})")
                 axes.plot(
                     values[:, i].mean(), 0, marker="^", ms=8, color=_color(place),
                     clip_on=False, zorder=5, mew=0.8, mec="white",
                 )  # fmt: skip
-            axes.set_title(_short(kind, 34))
+            axes.set_title(short(kind, 34))
             axes.xaxis.set_major_formatter(_percent)
             axes.yaxis.set_major_formatter(_percent)
             axes.set_ylim(bottom=0)
@@ -539,8 +331,8 @@ def shares(
                 axes.set_xlabel("pixels of the picture")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(3, len(labels)))
-        _caption(figure, "Triangles: means.")
-        return _save(figure, path)
+        set_caption(figure, "Triangles: means.")
+        return save(figure, path)
 
 
 def _edges(low: float, high: float, count: int) -> Values:
@@ -592,21 +384,21 @@ def bars(rows: Sequence[Row], path: Path, *, references: Mapping[str, float] | N
         raise ValueError("There is no value to draw; every metric was left out.")
     names = list(dict.fromkeys(place.fake for row in rows for place in row.places))
     names.sort()  # one order in all panels
-    longest = max(len(_short(name, 28)) for name in names)
+    longest = max(len(short(name, 28)) for name in names)
     across = min(3, len(rows))
     down = math.ceil(len(rows) / across)
     room = 0.075 * longest + 0.3
-    with _figure(room + 2.5 * across + 0.3, down * (0.9 + 0.3 * len(names)) + 0.4) as figure:
+    with new_figure(room + 2.5 * across + 0.3, down * (0.9 + 0.3 * len(names)) + 0.4) as figure:
         for i, row in enumerate(rows):
             axes = figure.add_subplot(down, across, i + 1)
             _points(axes, row, names, (references or {}).get(row.metric))
             axes.set_yticks(range(len(names)))
-            axes.set_yticklabels([_short(name, 28) for name in names] if i % across == 0 else [])
+            axes.set_yticklabels([short(name, 28) for name in names] if i % across == 0 else [])
         explained = "Lines are intervals where the metric has one."
         if references:
             explained += " Dashed: real pictures alone."
-        _caption(figure, explained)
-        return _save(figure, path)
+        set_caption(figure, explained)
+        return save(figure, path)
 
 
 def _points(axes: Axes, row: Row, names: Sequence[str], reference: float | None) -> None:
@@ -634,44 +426,5 @@ def _points(axes: Axes, row: Row, names: Sequence[str], reference: float | None)
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     direction = {"lower": "← lower is better", "higher": "higher is better →"}.get(row.better, "")
-    axes.set_title(_fitted(row.metric, 32))
+    axes.set_title(fitted(row.metric, 32))
     axes.set_xlabel(direction, color="#404040")
-
-
-# Canvas -------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _figure(width: float, height: float, constrained: bool = True) -> Iterator[Figure]:
-    """A figure of its own; nothing is kept by pyplot, so there is nothing to close."""
-    with mpl.rc_context():
-        mpl.rcdefaults()  # not what the user set for figures of his own
-        mpl.rcParams.update(_STYLE)
-        figure = Figure(
-            figsize=(width, height), dpi=_DPI, layout="constrained" if constrained else None
-        )
-        FigureCanvasAgg(figure)
-        yield figure
-
-
-def _caption(figure: Figure, text: str) -> None:
-    width = figure.get_size_inches()[0]
-    figure.supxlabel(_fitted(text, int(width * 15)), x=0.01, ha="left", size=8, color="#404040")
-
-
-def _fitted(text: str, characters: int) -> str:
-    """Broken into lines of so many characters; long words such as file names too."""
-    lines = [textwrap.wrap(line, max(characters, 8)) for line in text.split("\n")]
-    return "\n".join("\n".join(line) for line in lines)
-
-
-def _short(name: str, characters: int = 48) -> str:
-    """A long name keeps its end, which tells folders apart."""
-    return name if len(name) <= characters else "…" + name[1 - characters :]
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", facecolor="white")
-    return path
