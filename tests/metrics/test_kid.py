@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,51 @@ def test_progress_counts_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     kernel_distance(draw(60), draw(70), progress=lambda *step: seen.append(step))
     assert seen == [(done, 15) for done in range(1, 16)]  # 3 + 6 + 2 x 3
+
+
+def exactly(real: Features, fake: Features, degree: int) -> float:
+    """The unbiased distance in fractions, without any rounding."""
+    x, y = ([[Fraction(float(v)) for v in row] for row in side] for side in (real, fake))
+
+    def kernel(a: list[Fraction], b: list[Fraction]) -> Fraction:
+        base, power = sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1, Fraction(1)
+        for _ in range(degree):
+            power *= base
+        return power
+
+    within = sum(
+        sum(kernel(a, b) for a, b in itertools.permutations(side, 2))
+        / (len(side) * (len(side) - 1))
+        for side in (x, y)
+    )
+    across = sum(kernel(a, b) for a in x for b in y) / (len(x) * len(y))
+    return float(within - 2 * across)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e6])
+def test_features_far_from_the_origin_lose_no_digits(offset: float, degree: int) -> None:
+    """At 1e6 and degree 3 the kernel is 1e36 and its differences are 1e24."""
+    real, fake = draw(7)[:, :4] + offset, draw(6, seed=1, shift=0.3)[:, :4] + offset
+    real, fake = real.astype(np.float64), fake.astype(np.float64)
+    expected = exactly(real, fake, degree)
+    assert kernel_distance(real, fake, degree=degree) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_error_of_sets_far_from_the_origin_is_that_of_their_differences() -> None:
+    """At offset c the kernel has `3 c^4 (x·y / d + 2 mean(x) mean(y))`, which is linear in
+    features with the mean as one more, and what does not count or is a millionth of it."""
+    real, fake = (draw(30, seed=seed).astype(np.float64) for seed in (0, 1))
+    far = kernel_distance_and_error(real + 1e6, fake + 1e6)
+    longer = [np.c_[x, np.sqrt(2 * 16) * x.mean(axis=1)] for x in (real, fake)]
+    linear = kernel_distance_and_error(*longer, degree=1, gamma=1 / 16)
+    assert far.value == pytest.approx(3e24 * linear.value, rel=1e-4)
+    assert far.error == pytest.approx(3e24 * linear.error, rel=1e-4)
+
+
+def test_equal_pictures_have_distance_zero_without_rounding() -> None:
+    same = np.tile(draw(1) + 1e6, (12, 1))
+    assert kernel_distance_and_error(same, same[:9]) == (0.0, 0.0)
 
 
 # The standard error -------------------------------------------------------------------------------

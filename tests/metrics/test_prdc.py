@@ -298,3 +298,16 @@ def test_copies_are_noted() -> None:
     measured = measure(draw(40, seed=1), fake)["recall"]
     assert measured.details == {"empty_balls_real": 0, "empty_balls_fake": 40}
     assert "40 of 40 generated images have 5 or more exact copies" in measured.notes[0]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_copies_are_in_the_intervals_as_in_the_values(offset: float) -> None:
+    """Distances of 0 and ties decide here, where rounding would make them a little more."""
+    some = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32) + np.float32(offset)
+    copies = np.repeat(some, 10, axis=0)
+    for inclusive, share in ((True, 1.0), (False, 0.0)):
+        values = precision_recall_density_coverage(copies, copies, 3, inclusive=inclusive)
+        found = intervals(copies, copies, 3, inclusive=inclusive)
+        for name in ("precision", "recall", "coverage"):
+            assert getattr(values, name) == share
+            assert found[name].low <= share <= found[name].high

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tfgan_med.errors import UserError
 from tfgan_med.evaluation.pictures import Pictures, Preparation, Size, ahead, file_name
 from tfgan_med.metrics.base import THUMBNAIL, Metric, Side
 from tfgan_med.networks.feature_cache import FeatureCache, extract
@@ -19,6 +22,7 @@ Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]  # what is done, items done, items in all
 
 _KEPT_BYTES = 2**28  # pixels of one set that stay in memory
+_IN_MEMORY = 2**26  # bytes of thumbnails that do
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class _Collected:
         self.kept: npt.NDArray[np.int64] | None = None
         self._slots: dict[int, int] = {}
         if wanted.thumbnails:
-            self.thumbnails = np.empty((count, THUMBNAIL, THUMBNAIL), np.uint8)
+            self.thumbnails = _room(count)
         if wanted.pictures:
             kept = min(count, wanted.pictures, max(2, _KEPT_BYTES // (size[0] * size[1] * 3)))
             self.kept = np.random.default_rng(seed).permutation(count)[:kept]
@@ -141,6 +145,22 @@ class _Collected:
         slot = self._slots.get(row)
         if slot is not None and self.pictures is not None:
             self.pictures[slot] = picture if picture.dtype == np.uint8 else np.rint(picture)
+
+
+def _room(count: int) -> npt.NDArray[np.uint8]:
+    """Place for thumbnails: in memory, for large sets in a file that is gone after use."""
+    shape = (count, THUMBNAIL, THUMBNAIL)
+    if math.prod(shape) <= _IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    try:
+        with tempfile.TemporaryFile() as file:  # the map keeps it until it goes itself
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        raise UserError(
+            f"{tempfile.gettempdir()}: no room for thumbnails of {count} pictures "
+            f"({math.prod(shape) / 2**20:.0f} MB; {error.strerror}). Free some, or name another "
+            "folder in TMPDIR."
+        ) from None
 
 
 def thumbnail(picture: Array) -> npt.NDArray[np.uint8]:
