@@ -182,7 +182,8 @@ def exactly(real: Features, fake: Features, degree: int) -> float:
     x, y = ([[Fraction(float(v)) for v in row] for row in side] for side in (real, fake))
 
     def kernel(a: list[Fraction], b: list[Fraction]) -> Fraction:
-        base, power = sum(p * q for p, q in zip(a, b, strict=True)) / len(a) + 1, Fraction(1)
+        product = sum((p * q for p, q in zip(a, b, strict=True)), Fraction(0))
+        base, power = product / len(a) + 1, Fraction(1)
         for _ in range(degree):
             power *= base
         return power
