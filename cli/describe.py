@@ -67,9 +67,15 @@ def model_names() -> list[str]:
     return discovery.available("tfgan_med.models")
 
 
+def metric_names() -> list[str]:
+    """Names of the metrics that have settings; reads file names only."""
+    without = ("label_distance", "paired")
+    return [n for n in discovery.available("tfgan_med.metrics") if n not in without]
+
+
 def described_names() -> list[str]:
     """What `describe` can describe, for completion."""
-    return [*model_names(), "config"]
+    return [*model_names(), *metric_names(), "config"]
 
 
 def list_names(
@@ -108,7 +114,7 @@ def describe(
     name: Annotated[
         str,
         typer.Argument(
-            help="A model (see `tfgan-med list models`), or `config` for the order of settings.",
+            help="A model or metric (see `tfgan-med list`), or `config` for the order of settings.",
             autocompletion=described_names,
         ),
     ],
@@ -119,7 +125,8 @@ def describe(
     """Print every setting of `train NAME` with its meaning, range and default, as a YAML file.
 
     The values are those of the paper. Keep the lines you want to change and give the file to
-    `tfgan-med train NAME --config FILE`. With --json: the values and a JSON schema.
+    `tfgan-med train NAME --config FILE`; settings of a metric go to `tfgan-med evaluate NAME
+    --set KEY=VALUE`. With --json: the values and a JSON schema.
 
     Examples:
 
@@ -130,6 +137,9 @@ def describe(
     if name == "config":
         common.emit({"name": name, "text": ORDER}, ORDER.rstrip(), json)
         common.note("Next: the settings themselves: tfgan-med describe pix2pix", quiet)
+        return
+    if name in metric_names():
+        _describe_metric(name, json, quiet)
         return
     if name not in model_names():
         raise UserError(discovery.unknown(name, "name", described_names()))
@@ -149,3 +159,18 @@ def describe(
         f"tfgan-med train {name} --config my.yaml",
         quiet,
     )
+
+
+def _describe_metric(name: str, json: bool, quiet: bool) -> None:
+    from tfgan_med import config
+    from tfgan_med.evaluation import choice
+
+    values = choice.load(name)()
+    result = {
+        "name": name,
+        "values": values.model_dump(mode="json"),
+        "schema": type(values).model_json_schema(),
+    }
+    common.emit(result, config.as_yaml(values, commented=True).rstrip(), json)
+    command = name.replace("_", "-")
+    common.note(f"Next: tfgan-med evaluate {command} --set KEY=VALUE.", quiet)

@@ -214,7 +214,7 @@ def _next_step(result: Any) -> str:
     place = "" if result.run.parent == Path("runs") else f" --runs {result.run.parent}"
     if result.translated:
         return (
-            f"Next: look at {result.run / 'samples'}, then tfgan-med evaluate fid --fake "
+            f"Next: look at {result.run / 'samples'}, then tfgan-med evaluate all --fake "
             f"{number}{place}"
         )
     return f"Next: tfgan-med translate {number}{place} --input FOLDER"

@@ -99,8 +99,19 @@ def import_(
         fetch(name, quiet)
     entry = pretrained.describe(name)
     common.emit(entry, _text(entry), as_json)
-    purpose = "train pix2pix with the perceptual loss" if name == "vgg16" else "evaluate fid"
-    common.note(f"Next: tfgan-med {purpose}.", quiet)
+    common.note(f"Next: tfgan-med {_purpose(name)}.", quiet)
+
+
+def _purpose(name: str) -> str:
+    """A command that needs these weights."""
+    if name.startswith("lpips-"):
+        return "evaluate lpips"
+    return {
+        "vgg16": "train pix2pix with the perceptual loss",
+        "vgg16-top": "evaluate prdc --features vgg16",
+        "squeezenet": "evaluate all --features squeezenet",
+        "inception-keras": "evaluate fid --protocol keras",
+    }.get(name, "evaluate fid")
 
 
 def fetch(name: str, quiet: bool) -> None:

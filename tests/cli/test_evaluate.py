@@ -151,6 +151,21 @@ def test_copies_of_training_pictures_end_with_1_if_asked(
     assert cli(*told, cwd=place).returncode == 0
 
 
+def test_training_pictures_are_fitted_to_the_size_of_the_generated_ones(
+    cli: Any, place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "small").mkdir()
+    for i in range(12):
+        with Image.open(place / "real" / f"{i}.png") as picture:
+            picture.resize((10, 10), Image.Resampling.BOX).save(tmp_path / "small" / f"{i}.png")
+    told = ("evaluate", "memorization", "--training", "real", "--fake", tmp_path / "small")
+    done = cli(*told, *NETWORK, "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = {r["metric"]: r for r in map(json.loads, done.stdout.splitlines())}
+    assert found["memorization_copies"]["value"] == 1.0
+    assert found["memorization_copies"]["image_size"] == [10, 10]
+
+
 def test_all_metrics_come_from_one_command_and_go_into_a_csv_file(
     cli: Any, place: Path, tmp_path: Path
 ) -> None:

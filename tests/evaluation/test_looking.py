@@ -40,6 +40,7 @@ def test_thumbnails_of_all_pictures_are_the_same_in_a_file(
     outside = seen(tmp_path / "set", 8, Wanted(thumbnails=True)).side.thumbnails
     assert isinstance(outside, np.memmap) and not isinstance(inside, np.memmap)
     np.testing.assert_array_equal(inside, outside)
+    assert inside is not None
     np.testing.assert_array_equal(inside[:, 0, 0], 3 * np.arange(8))
 
 
@@ -51,5 +52,5 @@ def test_a_thumbnail_is_the_mean_of_areas() -> None:
 
 def test_what_nobody_wants_is_not_kept(tmp_path: Path) -> None:
     side = seen(tmp_path / "set", 4, Wanted()).side
-    assert side.pictures is side.thumbnails is side.features is None
+    assert (side.pictures, side.thumbnails, side.features) == (None, None, None)
     assert len(side) == 4

@@ -157,8 +157,31 @@ def test_16_bit_pictures_share_the_window_of_the_real_set(
     same = save(tmp_path / "same", squares(15))
     exact = evaluated(real, real, network, window=(0.0, 25_500.0))
     assert exact.value_range == (0.0, 25_500.0)
-    with pytest.raises(UserError, match=r"uint16 values, .* uint8.* --window"):
+    with pytest.raises(UserError, match=r"uint16 values, .* uint8.* Export both"):
         distance(real, same, network)
+
+
+def test_a_window_of_the_user_is_taken_as_it_is(tmp_path: Path, network: FeatureNetwork) -> None:
+    dark = [picture.astype(np.uint16) for picture in squares(6)]
+    real = save(tmp_path / "real", dark)
+    assert evaluated(real, real, network, window=(0.0, 255.0)).value_range == (0.0, 255.0)
+    for window in ((5.0, 5.0), (float("-inf"), 3.0), (0.0, float("nan"))):
+        with pytest.raises(UserError, match="two numbers are needed, the second larger"):
+            distance(real, real, network, window=window)
+
+
+@pytest.mark.parametrize("option", ["resize", "tile", "batch_size"])
+def test_options_that_cannot_be_are_refused(option: str) -> None:
+    with pytest.raises(UserError, match=f"{option} is 0"):
+        Options(**dict[str, Any]({option: 0}))
+
+
+def test_pictures_smaller_than_the_filters_of_a_network_are_refused(
+    tmp_path: Path, network: FeatureNetwork
+) -> None:
+    real = save(tmp_path / "real", squares(6))
+    with pytest.raises(UserError, match=r"does not take pictures of 2 x 2 pixels\. Add --resize"):
+        distance(real, real, network, resize=2)
 
 
 def test_a_window_makes_16_bit_values_the_8_bit_ones(network: FeatureNetwork) -> None:

@@ -258,8 +258,8 @@ def test_the_lpips_form_turns_the_threshold_around() -> None:
 
 
 def test_only_the_lpips_form_needs_a_network() -> None:
-    assert CID.needs == CID().needs == {"pictures"}
-    assert CID(similarity="lpips").needs == {"pictures", "perceptual"}
+    assert CID().required() == {"pictures"}
+    assert CID(similarity="lpips").required() == {"pictures", "perceptual"}
 
 
 def test_the_reference_are_held_out_pictures_or_halves() -> None:

@@ -75,13 +75,14 @@ def _neighbors(evaluation: Evaluation, fake: Pictures, outcome: Outcome, path: P
     assert real_features is not None and fake_features is not None
     count = len(outcome.fake)
     rows = np.random.default_rng(evaluation.options.seed).permutation(count)[:_SHOWN]
+    real = evaluation.real if evaluation.usual else evaluation.training or evaluation.real
     found, indices = nearest(
         fake_features[np.sort(rows)], real_features, min(_NEIGHBORS, len(real_features))
     )
     shown = np.sort(rows).tolist()
     return sheets.neighbors(
         evaluation.read(fake, shown),
-        [evaluation.read(evaluation.real, row) for row in indices.tolist()],
+        [evaluation.read(real, row) for row in indices.tolist()],
         found.tolist(),
         path,
         names=[_short(outcome.fake.files[row]) for row in shown],

@@ -37,7 +37,7 @@ class Wanted:
     def by(cls, metrics: Iterable[Metric]) -> Wanted:
         """The union of what metrics want."""
         metrics = list(metrics)
-        needs = frozenset[str]().union(*(metric.needs for metric in metrics))
+        needs = frozenset[str]().union(*(metric.required() for metric in metrics))
         return cls(
             features=bool(needs & {"features", "logits"}),
             thumbnails="thumbnails" in needs,

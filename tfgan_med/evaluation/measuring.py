@@ -60,6 +60,14 @@ class Options:
     seed: int = 0
     cache: FeatureCache | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        for name, fewest in (("resize", 1), ("tile", 1), ("channel", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < fewest:
+                raise UserError(f"{name} is {value}; {fewest} or more is needed.")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; 0 or more is needed.")
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -135,13 +143,16 @@ class Evaluation:
         self.progress = progress
         self.preparation = Preparation(
             window=common_window(real, fakes, options.window),
+            window_given=options.window is not None,
             rounded=network is None or network.protocol.partition(",")[0] in _ROUNDED,
             resize=options.resize,
             fit=options.fit,
             tile=options.tile,
             channel=options.channel,
         )
-        self.size = require_one_size([real, *fakes], self.preparation)
+        self.usual = [metric for metric in self.metrics if not metric.of_training]
+        sized = [real, *fakes] if self.usual else fakes  # training pictures are fitted to these
+        self.size = require_one_size(sized, self.preparation)
         self._seen: dict[tuple[str, str, str], Seen] = {}
 
     def of(self, fake: Pictures) -> Outcome:
@@ -151,17 +162,17 @@ class Evaluation:
             UserError: with `strict`, a metric that cannot be computed.
             DataError: a picture that cannot be read.
         """
-        usual = [metric for metric in self.metrics if not metric.of_training]
         against_training = [metric for metric in self.metrics if metric.of_training]
         wanted = Wanted.by(self.metrics)
         generated = self._look(fake, wanted)
-        real = self._look(self.real, wanted)
+        reference = self.training or self.real
+        real = self._look(self.real if self.usual else reference, wanted)
         results: list[Result] = []
         all_measured: list[Measured] = []
         skipped: list[Skipped] = []
 
         def compute(metric: Metric, left: Seen, seen: Pictures, context: Context) -> None:
-            name = type(metric).__name__
+            name = metric.title()
             try:
                 self._require_networks(metric, name)
                 measured = metric.measure(left.side, generated.side, context)
@@ -173,11 +184,10 @@ class Evaluation:
             all_measured.extend(measured)
             results.extend(self._result(m, left, generated, seen, fake) for m in measured)
 
-        for metric in usual:
+        for metric in self.usual:
             compute(metric, real, self.real, self._context())
         training = None
         if against_training:
-            reference = self.training or self.real
             unseen = replace(wanted, pictures=0)
             training = self._look(reference, unseen)
             held_out = None
@@ -214,7 +224,7 @@ class Evaluation:
         )
 
     def _require_networks(self, metric: Metric, name: str) -> None:
-        needs = metric.needs
+        needs = metric.required()
         if needs & {"features", "logits"} and self.network is None:
             raise UserError(f"{name} needs a feature network. Add --features, or import weights.")
         if "logits" in needs and self.network is not None and not self.network.classes:

@@ -130,6 +130,7 @@ class Preparation:
 
     Attributes:
         window: values that become 0 and 255.
+        window_given: whether the user chose them, so that any type of file goes through.
         rounded: round to whole numbers, as saving does.
         resize: side of the square, None to leave the size.
         fit: how a picture that is not square becomes one.
@@ -139,6 +140,7 @@ class Preparation:
     """
 
     window: tuple[float, float] = (0.0, 255.0)
+    window_given: bool = False
     rounded: bool = True
     resize: int | None = None
     fit: Policy = "crop"
@@ -177,7 +179,7 @@ class Preparation:
         low, high = self.window
         if raw.dtype == np.uint8 and self.window == (0.0, 255.0):
             return raw
-        if raw.dtype != np.uint8 and self.window == (0.0, 255.0):
+        if raw.dtype != np.uint8 and self.window == (0.0, 255.0) and not self.window_given:
             raise DataError(
                 f"{decode.short_name(part.path)}: {raw.dtype} values, while the first picture has "
                 "8 bit. One window must serve both sets. Export all alike, or give --window."
@@ -247,19 +249,21 @@ def common_window(
     the 0.1 and 99.9 percentile of the real set; never a window of each picture, which would make
     different sets look alike.
     """
-    if given is not None:
-        if not given[1] > given[0]:
-            raise UserError(f"window is {given[0]:g} to {given[1]:g}; the second must be larger.")
-        return given
+    if given is not None and not (np.isfinite(given).all() and given[1] > given[0]):
+        raise UserError(
+            f"window is {given[0]:g} to {given[1]:g}; two numbers are needed, the second larger."
+        )
     max_pixels = DataConfig().max_pixels
     first = decode.read_picture(real.parts[0], max_pixels).dtype
     for fake in fakes:
         other = decode.read_picture(fake.parts[0], max_pixels).dtype
-        if other != first:
+        if (other == np.uint8) != (first == np.uint8) or (given is None and other != first):
             raise UserError(
-                f"{real.name} holds {first} values, {fake.name} {other}. Export both alike, or "
-                "give the values that become black and white: --window 0 4095."
+                f"{real.name} holds {first} values, {fake.name} {other}: no one window makes both "
+                "alike. Export both in the same way."
             )
+    if given is not None:
+        return given
     if first == np.uint8:
         return 0.0, 255.0
     asked = {decode.default_window(part) for part in real.parts}

@@ -156,6 +156,15 @@ class Metric(Config, ABC):
     of_training: ClassVar[bool] = False
     """Whether the real side must be what the generator was trained on, as for copies."""
 
+    def required(self) -> frozenset[Need]:
+        """What it needs with its settings; `needs` holds for all settings."""
+        return self.needs
+
+    def title(self) -> str:
+        """What messages call it: the class, and settings that are not the default."""
+        own = ", ".join(f"{k} {v}" for k, v in self.model_dump(exclude_defaults=True).items())
+        return type(self).__name__ + (f" ({own})" if own else "")
+
     @property
     def pictures_needed(self) -> int:
         """Pictures of each side it wants to see as pixels; they are kept in memory."""

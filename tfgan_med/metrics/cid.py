@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -190,14 +190,6 @@ def glcm_contrast(gray: npt.NDArray[np.uint8], angles: int = 1) -> Values:
 # The metric ---------------------------------------------------------------------------------------
 
 
-class _NeedsOfForm:
-    """`needs` of the class, and of an object, whose form may need a network."""
-
-    def __get__(self, metric: CID | None, owner: type[CID]) -> frozenset[Need]:
-        lpips = metric is not None and metric.similarity == "lpips"
-        return frozenset({"pictures", "perceptual"}) if lpips else frozenset({"pictures"})
-
-
 @dataclass(frozen=True)
 class _Set:
     """Pictures and, where the set has classes, the class of each."""
@@ -253,7 +245,7 @@ class CID(Metric):
     size. Where the sets have classes in common, these are measured one by one and averaged.
     """
 
-    needs: ClassVar[frozenset[Need]] = cast("frozenset[Need]", _NeedsOfForm())
+    needs: ClassVar[frozenset[Need]] = frozenset({"pictures"})
 
     similarity: Form = "ssim"
     """What makes images alike: `ssim` as in the original, or `lpips` as in the KSS study."""
@@ -261,7 +253,7 @@ class CID(Metric):
     threshold: float | None = Field(None, ge=0, le=1)
     """SSIM from which on, or LPIPS up to which, images are alike; empty for 0.8 and 0.2."""
 
-    images: int = Field(500, ge=2, le=10_000)
+    images: int = Field(250, ge=2, le=10_000)
     """Most images looked at on each side, a random sample; time grows with the square."""
 
     angles: Literal[1, 4] = 1
@@ -272,6 +264,10 @@ class CID(Metric):
 
     sweep: bool = True
     """Repeat at other thresholds, for the details; without it SSIM takes a fraction of the time."""
+
+    def required(self) -> frozenset[Need]:
+        """The form with LPIPS needs its network too."""
+        return self.needs | {"perceptual"} if self.similarity == "lpips" else self.needs
 
     @property
     def pictures_needed(self) -> int:

@@ -146,7 +146,21 @@ class FeatureNetwork:
             batch_size: pictures in one pass; twice as many are in memory.
         """
         for batch, count in _ahead(_batches(pictures, batch_size)):
-            yield from np.asarray(self.compute(batch), np.float32)[:count]
+            yield from self._numbers(batch)[:count]
+
+    def _numbers(self, batch: Tensor) -> Array:
+        """Refuses pictures smaller than the filters of the network, which fail in many ways."""
+        try:
+            values = np.asarray(self.compute(batch), np.float32)
+        except (tf.errors.InvalidArgumentError, ValueError):
+            values = np.empty(0, np.float32)
+        if values.shape != (len(batch), self.width):
+            height, width = batch.shape[1:3]
+            raise UserError(
+                f"{self.name}: does not take pictures of {height} x {width} pixels. Add --resize "
+                "N, or choose another network."
+            )
+        return values
 
 
 def _batches(pictures: Iterable[Array], batch_size: int) -> Iterator[tuple[Tensor, int]]:
@@ -473,7 +487,7 @@ def _trial(
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise UserError(
             f"{path.name}: does not take RGB pictures (batch, height, width, 3): "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).strip().splitlines()[-1]}"
         ) from None
     for array, name, option in zip(
         arrays, names, ("--features-output", "--logits-output"), strict=False

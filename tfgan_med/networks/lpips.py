@@ -173,7 +173,7 @@ def _check_pictures(pictures: Pictures) -> None:
     if min(pictures.shape[1:3]) < SMALLEST:
         height, width = pictures.shape[1:3]
         raise UserError(
-            f"Pictures of {width} x {height} pixels; perceptual distances (LPIPS) need at least "
+            f"Pictures of {height} x {width} pixels; perceptual distances (LPIPS) need at least "
             f"{SMALLEST} a side. Leave this metric out, or compare larger pictures."
         )
 

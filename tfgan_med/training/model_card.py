@@ -35,7 +35,7 @@ TEMPLATE = """\
 | {{ names[name] }} | {{ "%.4g" | format(value) }} | {{ "%.4g" | format(result.baseline[name]) }} |
 {% endfor %}
 These compare pixel by pixel with one true picture per condition. They do not say whether the \
-pictures look real (`tfgan-med evaluate fid`) nor whether they help a downstream model.
+pictures look real (`tfgan-med evaluate all`) nor whether they help a downstream model.
 {% if result.warnings %}
 ## Warnings of the run
 {% for text in result.warnings %}

@@ -390,7 +390,7 @@ def write_split(
     """Translate a split of the run's own data at network size, tile by tile.
 
     Writes `translated/<split>/`, a synthetic folder, and the real pictures of the same size to
-    `reals/<split>/`; older ones are replaced. `evaluate fid` compares the two.
+    `reals/<split>/`; older ones are replaced. `evaluate` compares the two.
 
     Returns:
         The synthetic folder.
