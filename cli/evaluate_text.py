@@ -124,12 +124,12 @@ def _grouped(title: str, texts: dict[str, str]) -> list[str]:
     ]
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns, the first to the left and the others to the right."""
+def aligned(lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Columns; the first so many to the left and the others to the right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -178,4 +178,4 @@ def comparison_text(comparison: Comparison) -> str:
                     str(place.count),
                 )
             )
-    return "\n".join([*aligned(lines), *(f"Note: {n}" for n in comparison.notes)])
+    return "\n".join([*aligned(lines, left=2), *(f"Note: {n}" for n in comparison.notes)])

@@ -77,6 +77,9 @@ def test_patches_and_distance_on_fixed_directions_equal_those_of_tensorflow_gan(
     directions = (directions / np.linalg.norm(directions, axis=0)).astype(np.float32)
     expected = float(golden[f"{key}.swd_fixed_proj_{level}"])
     assert distance_of_patches(real, fake, directions) == pytest.approx(expected, rel=1e-5)
+    singular = np.linalg.svd(np.concatenate([real, fake]), full_matrices=False)[2].T
+    expected = float(golden[f"{key}.swd_svd_{level}"])
+    assert distance_of_patches(real, fake, singular) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
