@@ -2,11 +2,14 @@
 
     python benchmarks/evaluate_all.py --count 2000 --network inception
     python benchmarks/evaluate_all.py --count 2000 --network mobilenet --weights ../shared/weights
+    python benchmarks/evaluate_all.py --count 50000 --size 64 --network wide --metrics \
+        fid,kid,inception_score,ms_ssim,sliced_wasserstein,cid,likeness --set kid.protocol=block
 
 Draws two sets of pictures, times the pass of the network over both alone (decoding included),
 then every metric from scratch with the same network, and prints the ratio and the peak memory
 (anonymous pages; pages of files on disk can be given back at any time and are not counted).
-The Inception network has seeded weights: its speed is that of the real one.
+The Inception network has seeded weights: its speed is that of the real one. `wide` is one layer
+with as many features and scores as Inception, to measure memory with many pictures.
 """
 
 from __future__ import annotations
@@ -19,15 +22,18 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from PIL import Image
 
-from tfgan_med.evaluation.choice import choose
+from tfgan_med.evaluation.choice import choose, with_changes
 from tfgan_med.evaluation.looking import Wanted, look
 from tfgan_med.evaluation.measuring import Evaluation, Options
 from tfgan_med.evaluation.pictures import Pictures, Preparation, open_pictures
 from tfgan_med.networks import inception
 from tfgan_med.networks.extractors import ExtractorChoice
+
+NETWORKS = ("inception", "mobilenet", "wide")
 
 
 def main() -> None:
@@ -35,8 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=2000, help="pictures on each side")
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--network", choices=["inception", "mobilenet"], default="inception")
+    parser.add_argument("--network", choices=NETWORKS, default="inception")
     parser.add_argument("--weights", type=Path, default=Path("../shared/weights"))
+    parser.add_argument("--metrics", default="", help="all by default")
+    parser.add_argument("--set", dest="changes", action="append", default=[])
     parser.add_argument("--intervals", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +68,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     with PeakMemory() as memory:
         start = time.perf_counter()
         evaluation = Evaluation(
-            choose(), real, [fake], Options(intervals=arguments.intervals), network=network
+            with_changes(choose(arguments.metrics), arguments.changes),
+            real,
+            [fake],
+            Options(intervals=arguments.intervals),
+            network=network,
         )
         outcome = evaluation.of(fake)
         whole = time.perf_counter() - start
@@ -88,6 +100,17 @@ def load(arguments: argparse.Namespace, folder: Path) -> Any:
             features=str(arguments.weights / "mobilenet-v1-0.25-224-imagenet.pb"),
             output_name="MobilenetV1/Logits/AvgPool_1a/AvgPool:0",
             logits_name="MobilenetV1/Predictions/Softmax:0",
+        ).load()
+    if arguments.network == "wide":
+        keras.utils.set_random_seed(0)
+        pictures = keras.Input((arguments.size, arguments.size, 3))
+        pooled = keras.layers.Flatten()(keras.layers.AveragePooling2D(8)(pictures))
+        features = keras.layers.Dense(2048, "relu", name="features")(pooled)
+        keras.Model(pictures, keras.layers.Dense(1008, name="scores")(features)).save(
+            folder / "wide.keras"
+        )
+        return ExtractorChoice(
+            features=str(folder / "wide.keras"), output_name="features", logits_name="scores"
         ).load()
     path = folder / "seeded.npz"
     np.savez(path, allow_pickle=False, **{n: seeded(n, s) for n, s in shapes().items()})

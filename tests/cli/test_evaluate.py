@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfgan_med.data import fitting
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -157,7 +159,8 @@ def test_training_pictures_are_fitted_to_the_size_of_the_generated_ones(
     (tmp_path / "small").mkdir()
     for i in range(12):
         with Image.open(place / "real" / f"{i}.png") as picture:
-            picture.resize((10, 10), Image.Resampling.BOX).save(tmp_path / "small" / f"{i}.png")
+            small = fitting.fit(np.asarray(picture), 10, "crop", nearest=False)[0][0]
+        Image.fromarray(small).save(tmp_path / "small" / f"{i}.png")
     told = ("evaluate", "memorization", "--training", "real", "--fake", tmp_path / "small")
     done = cli(*told, *NETWORK, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
