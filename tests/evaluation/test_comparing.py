@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from tfgan_med.errors import UserError
-from tfgan_med.evaluation.comparing import _ranked, compare, draw
-from tfgan_med.evaluation.measuring import Options
-from tfgan_med.metrics.base import Better, Interval, Result
+from tfgan_med.evaluation.comparing import _ranked, _side_by_side, compare, draw
+from tfgan_med.evaluation.measuring import Options, Outcome
+from tfgan_med.metrics.base import Better, Interval, Result, Side
 from tfgan_med.metrics.fid import FID
 from tfgan_med.networks.features import FeatureNetwork, foreign
 
@@ -65,6 +65,16 @@ def test_variety_is_ranked_by_its_distance_to_that_of_real_pictures() -> None:
         ("less", 1),
         ("more", 2),
     ]
+
+
+def test_values_that_mean_different_things_are_not_ranked() -> None:
+    first, second = result(1.0), replace(result(2.0), settings={"classes": ["a"]})
+    outcomes = [
+        Outcome((one,), (), (), Side("real", ()), Side("fake", ())) for one in (first, second)
+    ]
+    comparison = _side_by_side(outcomes, ["a", "b"], [])
+    assert comparison.rows == ()
+    assert "differ in settings" in comparison.skipped[0].reason
 
 
 @pytest.fixture(scope="module")

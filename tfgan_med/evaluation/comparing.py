@@ -20,7 +20,7 @@ from tfgan_med.evaluation.measuring import (
 )
 from tfgan_med.evaluation.pictures import Pictures, open_pictures
 from tfgan_med.evaluation.sides import find_sides
-from tfgan_med.metrics.base import Interval, Metric, Result
+from tfgan_med.metrics.base import Interval, Metric, Result, require_comparable
 from tfgan_med.networks.features import FeatureNetwork
 
 
@@ -144,6 +144,7 @@ def _side_by_side(
 ) -> Comparison:
     names = list(dict.fromkeys(r.metric for outcome in outcomes for r in outcome.results))
     rows = []
+    skipped = {skip: None for outcome in outcomes for skip in outcome.skipped}
     for name in names:
         found = [
             (fake, result)
@@ -151,8 +152,13 @@ def _side_by_side(
             for result in outcome.results
             if result.metric == name
         ]
-        rows.append(Row(name, _direction(found), _ranked(found)))
-    skipped = dict.fromkeys(skip for outcome in outcomes for skip in outcome.skipped)
+        try:
+            for _, result in found[1:]:
+                require_comparable(found[0][1], result)
+        except UserError as error:
+            skipped[Skipped(name, str(error))] = None
+        else:
+            rows.append(Row(name, _direction(found), _ranked(found)))
     results = tuple(result for outcome in outcomes for result in outcome.results)
     shared = dict.fromkeys(note for result in results for note in result.notes)
     return Comparison(tuple(rows), results, tuple(skipped), (*notes, *shared))

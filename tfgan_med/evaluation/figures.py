@@ -15,6 +15,7 @@ from tfgan_med.evaluation.looking import Progress
 from tfgan_med.evaluation.measuring import Evaluation, Outcome
 from tfgan_med.evaluation.pictures import Pictures
 from tfgan_med.metrics.base import Features, Side
+from tfgan_med.metrics.prdc import realism_scores
 from tfgan_med.ops.neighbors import nearest
 
 _SHOWN = 10  # generated pictures on the sheet of neighbors
@@ -70,16 +71,15 @@ def draw(
 
 
 def _neighbors(evaluation: Evaluation, fake: Pictures, outcome: Outcome, path: Path) -> Path:
-    """Generated pictures, each beside the real ones nearest to it."""
+    """Generated pictures, least realistic first, each beside the real ones nearest to it."""
     real_features, fake_features = outcome.real.features, outcome.fake.features
     assert real_features is not None and fake_features is not None
-    count = len(outcome.fake)
-    rows = np.random.default_rng(evaluation.options.seed).permutation(count)[:_SHOWN]
+    order = _by_realism(real_features, fake_features, evaluation.options.seed)
+    shown = order[np.linspace(0, len(order) - 1, min(_SHOWN, len(order))).astype(int)].tolist()
     real = evaluation.real if evaluation.usual else evaluation.training or evaluation.real
     found, indices = nearest(
-        fake_features[np.sort(rows)], real_features, min(_NEIGHBORS, len(real_features))
+        fake_features[shown], real_features, min(_NEIGHBORS, len(real_features))
     )
-    shown = np.sort(rows).tolist()
     return sheets.neighbors(
         evaluation.read(fake, shown),
         [evaluation.read(real, row) for row in indices.tolist()],
@@ -87,6 +87,14 @@ def _neighbors(evaluation: Evaluation, fake: Pictures, outcome: Outcome, path: P
         path,
         names=[_short(outcome.fake.files[row]) for row in shown],
     )
+
+
+def _by_realism(real: Features, fake: Features, seed: int) -> npt.NDArray[np.int64]:
+    """Rows of generated pictures, least realistic first; at random where realism is unknown."""
+    rows = np.random.default_rng(seed).permutation(len(fake))
+    with contextlib.suppress(ValueError):  # too few real pictures, or most of them copies
+        rows = rows[np.argsort(realism_scores(real, fake)[rows], kind="stable")]
+    return rows
 
 
 def _distances(real: Features, fake: Features, pictures: Pictures, folder: Path) -> Path:

@@ -114,7 +114,7 @@ def neighbors(
     return sheet(
         [[picture, *row] for picture, row in zip(generated, nearest, strict=True)],
         path,
-        title="Nearest real pictures",
+        title="Nearest real pictures, least realistic generated ones first",
         columns=["generated", *(f"real, {_ordinal(i + 1)}" for i in range(most))],
         captions=[
             [name, *(f"{distance:#.3g}" for distance in row)]

@@ -144,7 +144,8 @@ def realism_scores(real: Features, fake: Features, k: int = 3) -> Floats:
         for first in range(0, len(chosen), 1024):
             part = chosen[first : first + 1024]
             squared = _squared(queries - center, np.asarray(real[part], np.float64) - center)
-            ratio = np.square(reach[part]) / np.maximum(squared, np.finfo(np.float64).tiny)
+            with np.errstate(over="ignore"):  # infinite at a copy
+                ratio = np.square(reach[part]) / np.maximum(squared, np.finfo(np.float64).tiny)
             top = ratio.argmax(axis=1)
             value = ratio[np.arange(len(queries)), top]
             ball = np.where(value > best, part[top], ball)
