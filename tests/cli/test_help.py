@@ -28,7 +28,7 @@ def commands(
     for name, command in whole.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
-        else:
+        elif not command.hidden:  # a second name of a command that is visited
             yield (*path, name), command
 
 
