@@ -110,6 +110,16 @@ def test_the_set_most_like_the_real_one_is_first_at_equal_counts(
         assert figure.width > 200
 
 
+def test_the_real_set_itself_may_stand_among_the_generated_ones(
+    tmp_path: Path, network: FeatureNetwork
+) -> None:
+    """Some of its pictures are drawn as generated ones, and all of them stay real."""
+    real, few = save(tmp_path / "real", 30, 100, 0), save(tmp_path / "few", 12, 150, 1)
+    comparison = compare([FID()], real, [few, real], Options(intervals=False), network=network)
+    assert [place.fake for place in comparison.rows[0].places] == [real, few]
+    assert {(r.count_real, r.count_fake) for r in comparison.results} == {(30, 12)}
+
+
 def test_one_set_or_one_set_twice_is_no_comparison(tmp_path: Path) -> None:
     for fakes in (["a"], ["a", "a"]):
         with pytest.raises(UserError, match="two generated sets or more, each once"):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tfgan_med.data.records import Part
 from tfgan_med.errors import UserError
 from tfgan_med.evaluation.looking import Progress, Seen, Wanted, look, rows_of
 from tfgan_med.evaluation.pictures import (
@@ -153,7 +154,7 @@ class Evaluation:
         self.usual = [metric for metric in self.metrics if not metric.of_training]
         sized = [real, *fakes] if self.usual else fakes  # training pictures are fitted to these
         self.size = require_one_size(sized, self.preparation)
-        self._seen: dict[tuple[str, str, str], Seen] = {}
+        self._seen: dict[tuple[Part, ...], Seen] = {}
 
     def of(self, fake: Pictures) -> Outcome:
         """Compute every metric for a generated set.
@@ -236,7 +237,7 @@ class Evaluation:
             raise UserError(f"{name} needs the networks of LPIPS. Import their weights.")
 
     def _look(self, pictures: Pictures, wanted: Wanted) -> Seen:
-        key = (pictures.name, pictures.split, pictures.role)
+        key = pictures.parts  # the same pictures under two names are read once
         if key not in self._seen:
             self._seen[key] = look(
                 pictures,
