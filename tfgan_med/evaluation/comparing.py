@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tfgan_med.errors import UserError
-from tfgan_med.evaluation.looking import Progress
 from tfgan_med.evaluation.measuring import (
     Evaluation,
     NamedPerceptualNetwork,
@@ -20,7 +19,7 @@ from tfgan_med.evaluation.measuring import (
 )
 from tfgan_med.evaluation.pictures import Pictures, open_pictures
 from tfgan_med.evaluation.sides import find_sides
-from tfgan_med.metrics.base import Interval, Metric, Result, require_comparable
+from tfgan_med.metrics.base import Interval, Metric, Progress, Result, require_comparable
 from tfgan_med.networks.features import FeatureNetwork
 
 

@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tfgan_med.evaluation import charts, sheets
-from tfgan_med.evaluation.looking import Progress
 from tfgan_med.evaluation.measuring import Evaluation, Outcome
 from tfgan_med.evaluation.pictures import Pictures
-from tfgan_med.metrics.base import Features, Side
+from tfgan_med.metrics.base import Features, Progress, Side
 from tfgan_med.metrics.prdc import realism_scores
 from tfgan_med.ops.neighbors import nearest
 

@@ -14,10 +14,9 @@ from tfgan_med.data.opening import open_set
 from tfgan_med.data.records import DataConfig, Part
 from tfgan_med.errors import DataError, UserError
 from tfgan_med.evaluation import charts
-from tfgan_med.evaluation.looking import Progress
 from tfgan_med.evaluation.pictures import Pictures, ahead, file_name, open_pictures
 from tfgan_med.metrics import label_distance
-from tfgan_med.metrics.base import Measured, Result
+from tfgan_med.metrics.base import Measured, Progress, Result
 from tfgan_med.metrics.label_distance import LabelStatistics
 
 Shares = npt.NDArray[np.float64]
@@ -177,28 +176,19 @@ def _result(measured: Measured, real: Pictures, fake: Pictures, seed: int) -> Re
             f"Labels of {len(sizes)} different sizes: shares compare, numbers of parts and their "
             "solidity may depend on the resolution.",
         )
-    return Result(
-        metric=measured.name,
-        value=measured.value,
+    return Result.of(
+        measured,
+        len(real),
+        len(fake),
         protocol=f"labels ({real.role})",
         extractor="",
         weights_sha256="",
         dimension=0,
-        count_real=len(real) if measured.count_real is None else measured.count_real,
-        count_fake=len(fake) if measured.count_fake is None else measured.count_fake,
         image_size=real.sizes[0],
         color="labels",
         value_range=(0.0, 255.0),
-        real=real.name if real.split == "all" else f"{real.name} ({real.split})",
-        fake=fake.name,
-        better=measured.better,
-        spread=measured.spread,
-        spread_of=measured.spread_of,
-        interval=measured.interval,
-        reference=measured.reference,
-        reference_of=measured.reference_of,
-        settings=measured.settings,
-        details=measured.details,
+        real=real.title,
+        fake=fake.title,
         seed=seed,
         notes=notes,
     )

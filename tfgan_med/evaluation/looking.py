@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from tfgan_med.errors import UserError
 from tfgan_med.evaluation.pictures import Pictures, Preparation, Size, ahead, file_name
-from tfgan_med.metrics.base import THUMBNAIL, Metric, Side
+from tfgan_med.metrics.base import THUMBNAIL, Metric, Progress, Side
 from tfgan_med.networks.feature_cache import FeatureCache, extract
 from tfgan_med.networks.features import FeatureNetwork
 
 Array = npt.NDArray[Any]
-Progress = Callable[[str, int, int], None]  # what is done, items done, items in all
 
 _KEPT_BYTES = 2**28  # pixels of one set that stay in memory
 _IN_MEMORY = 2**26  # bytes of thumbnails that do

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from tfgan_med.data.records import Part
 from tfgan_med.errors import UserError
-from tfgan_med.evaluation.looking import Progress, Seen, Wanted, look, rows_of
+from tfgan_med.evaluation.looking import Seen, Wanted, look, rows_of
 from tfgan_med.evaluation.pictures import (
     Pictures,
     Policy,
@@ -19,7 +19,15 @@ from tfgan_med.evaluation.pictures import (
     common_window,
     require_one_size,
 )
-from tfgan_med.metrics.base import Context, Measured, Metric, PerceptualNetwork, Result, Side
+from tfgan_med.metrics.base import (
+    Context,
+    Measured,
+    Metric,
+    PerceptualNetwork,
+    Progress,
+    Result,
+    Side,
+)
 from tfgan_med.networks.feature_cache import FeatureCache
 from tfgan_med.networks.features import FeatureNetwork
 
@@ -269,25 +277,18 @@ class Evaluation:
         self, measured: Measured, left: Seen, right: Seen, real: Pictures, fake: Pictures
     ) -> Result:
         name, identity = self._identity(measured)
-        return Result(
+        return Result.of(
+            measured,
+            len(left.side),
+            len(right.side),
             metric=name,
-            value=measured.value,
             **identity,
-            count_real=len(left.side) if measured.count_real is None else measured.count_real,
-            count_fake=len(right.side) if measured.count_fake is None else measured.count_fake,
             image_size=self.size,
             color=_color(left.channels, right.channels),
             value_range=self.preparation.window,
-            real=_called(real),
-            fake=_called(fake),
-            better=measured.better,
-            spread=measured.spread,
-            spread_of=measured.spread_of,
-            interval=measured.interval,
-            reference=measured.reference,
-            reference_of=measured.reference_of,
+            real=real.title,
+            fake=fake.title,
             settings=measured.settings | self._reading(),
-            details=measured.details,
             seed=self.options.seed,
             notes=(*measured.notes, *self._notes(measured, real, fake)),
         )
@@ -341,10 +342,6 @@ class Evaluation:
 
 def _of_photographs(network: FeatureNetwork) -> bool:
     return network.name.startswith(("inception", "vgg16", "squeezenet", "mobilenet"))
-
-
-def _called(pictures: Pictures) -> str:
-    return pictures.name if pictures.split == "all" else f"{pictures.name} ({pictures.split})"
 
 
 def _color(real: frozenset[int], fake: frozenset[int]) -> str:

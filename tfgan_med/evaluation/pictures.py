@@ -52,6 +52,11 @@ class Pictures:
         return len(self.records)
 
     @property
+    def title(self) -> str:
+        """What results call it."""
+        return self.name if self.split == "all" else f"{self.name} ({self.split})"
+
+    @property
     def parts(self) -> tuple[Part, ...]:
         """The pictures, in order."""
         return tuple(record.parts[self.role] for record in self.records)

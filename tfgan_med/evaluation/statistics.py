@@ -16,10 +16,10 @@ import numpy as np
 
 from tfgan_med import files
 from tfgan_med.errors import DataError, UserError
-from tfgan_med.evaluation.looking import Progress, Wanted
+from tfgan_med.evaluation.looking import Wanted
 from tfgan_med.evaluation.measuring import Evaluation, Options, Outcome
 from tfgan_med.evaluation.pictures import Pictures
-from tfgan_med.metrics.base import Measured, Result
+from tfgan_med.metrics.base import Measured, Progress, Result
 from tfgan_med.metrics.fid import FID, Statistics
 from tfgan_med.networks.features import FeatureNetwork
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -229,6 +229,22 @@ class Result:
     seed: int = 0
     version: str = tfgan_med.__version__
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, measured: Measured, count_real: int | None, count_fake: int, **facts: Any) -> Self:
+        """A measured value with what it depends on.
+
+        Args:
+            measured: as a metric gave it.
+            count_real, count_fake: pictures of each side, unless the metric used fewer.
+            facts: the other attributes; `metric`, `settings` and `notes` replace those measured.
+        """
+        values = {field.name: getattr(measured, field.name) for field in fields(measured)}
+        name = values.pop("name")
+        values.pop("uses")
+        for side, count in (("count_real", count_real), ("count_fake", count_fake)):
+            values[side] = count if values[side] is None else values[side]
+        return cls(**({"metric": name} | values | facts))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON line."""
