@@ -16,3 +16,16 @@ class PairedBatch(TypedDict):
 
     source: Tensor  # (batch, size, size, source channels)
     target: Tensor  # (batch, size, size, target channels), [-1, 1]
+
+
+class ImageBatch(TypedDict):
+    """Pictures without a condition; masks that are made together with them are further channels."""
+
+    images: Tensor  # (batch, size, size, image + mask channels), [-1, 1]
+
+
+class DomainBatch(TypedDict):
+    """Pictures of two kinds that do not belong together."""
+
+    a: Tensor  # (batch, size, size, channels of A), [-1, 1]
+    b: Tensor  # (batch, size, size, channels of B), [-1, 1]

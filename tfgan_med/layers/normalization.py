@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 NormKind = Literal["instance", "batch", "none"]
@@ -117,3 +119,42 @@ def normalization(kind: NormKind, name: str) -> keras.layers.Layer:
     if kind == "none":
         return keras.layers.Identity(name=name)
     raise ValueError(f'Unknown norm "{kind}". Expected "instance", "batch" or "none".')
+
+
+def recalibrate(network: keras.Model, batches: Iterable[Any]) -> None:
+    """Set the moving statistics of every batch norm to their averages over batches.
+
+    The moving averages of training lag behind the weights, and those of a copy with averaged
+    weights belong to other weights. Networks without batch norm are left as they are.
+
+    Args:
+        network: called in training mode, so its other layers must not draw or keep anything.
+        batches: inputs, all of one shape; at least one.
+    """
+    import tensorflow as tf
+
+    norms = [
+        layer
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if not norms:
+        return
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # the moving statistics become those of the last batch
+    forward = tf.function(lambda batch: network(batch, training=True))
+    statistics = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
+    totals, count = [np.zeros(v.shape) for v in statistics], 0
+    try:
+        for batch in batches:
+            forward(batch)
+            totals = [total + v.numpy() for total, v in zip(totals, statistics, strict=True)]
+            count += 1
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+    if not count:
+        raise ValueError("Batch-norm statistics need at least one batch to be averaged over.")
+    for variable, total in zip(statistics, totals, strict=True):
+        variable.assign(total / count)

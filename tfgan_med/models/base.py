@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -30,6 +30,10 @@ class GenerativeModel(keras.Model):
 
     defaults: ClassVar[dict[str, dict[str, Any]]] = {}
     """The paper's settings of data and training, below a settings file."""
+    needs: ClassVar[Literal["pairs", "images", "domains"]]
+    """What it is trained on, which decides data, samples and scores of its runs."""
+    exports: ClassVar[tuple[str, ...]] = ("generator",)
+    """Networks that a trained run keeps to make pictures with."""
 
     def __init__(self, losses: Sequence[str], seed: int = 0, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -38,6 +42,7 @@ class GenerativeModel(keras.Model):
         self.networks: dict[str, keras.Model] = {}
         self.optimizers: dict[str, keras.optimizers.Optimizer] = {}
         self.extra_state: dict[str, keras.Variable] = {}
+        self.notices: list[str] = []  # doubtful settings, said before the first step
         self.step = self._counter("step", ())
         self._totals = self._counter("loss_totals", (len(losses),), "float32")
         self._count = self._counter("loss_count", ())
@@ -119,9 +124,10 @@ class GenerativeModel(keras.Model):
 
     def normal(self, shape: Sequence[int], stream: int = 0) -> Tensor:
         """Standard normal numbers, a function of (seed, step, stream, replica) alone."""
-        return tf.random.stateless_normal(shape, self._random_seed(stream))
+        return tf.random.stateless_normal(shape, self.random_seed(stream))
 
-    def _random_seed(self, stream: int) -> Tensor:
+    def random_seed(self, stream: int = 0) -> Tensor:
+        """Seed `(2,)` int64 for stateless draws, a function of (seed, step, stream, replica)."""
         replica = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
         return tf.stack([self.seed + 1009 * stream + 100003 * replica, self.step.value])
 

@@ -100,7 +100,7 @@ class Pix2Pix(GenerativeModel):
         "data": {"image_size": 256},
         "train": {"batch_size": 1, "epochs": 200},
     }
-    needs: ClassVar[str] = "pairs"
+    needs: ClassVar = "pairs"
 
     def __init__(
         self,

@@ -1,0 +1,69 @@
+"""What systems that make images from latent vectors share: how samples are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from tfgan_med.batches import Tensor
+from tfgan_med.layers.normalization import recalibrate
+from tfgan_med.models.base import GenerativeModel
+
+CALIBRATION_SEED = 20_211  # of the latents that the statistics are averaged over
+CALIBRATION_BATCH = 64
+
+
+class LatentModel(GenerativeModel):
+    """Images from standard normal latent vectors; a subclass builds `self.generator`.
+
+    Samples come from a copy of the generator (of its moving average where one is kept) whose
+    batch-norm statistics are averages over many batches, so that an image depends on its latent
+    vector alone and looking at samples changes no run.
+
+    Attributes:
+        latent_size: length of a latent vector.
+        generator: from `(batch, latent_size)` to the image `(batch, size, size, channels)`,
+            float32 in [-1, 1], or to a list that begins with it.
+    """
+
+    needs: ClassVar = "images"
+    latent_size: int
+    generator: keras.Model
+    _sampler: keras.Model | None = None
+
+    def prepare_samples(self, batches: int = 100) -> keras.Model:
+        """Copy the present weights for `sample`; returns the copy.
+
+        Args:
+            batches: of 64 latent vectors, over which batch-norm statistics are averaged.
+        """
+        source = self.average("generator")
+        if self._sampler is None:
+            self._sampler = keras.models.clone_model(source)
+        for new, old in zip(self._sampler.weights, source.weights, strict=True):
+            new.assign(old.value)
+        recalibrate(self._sampler, self._calibration_latents(batches))
+        return self._sampler
+
+    def _calibration_latents(self, batches: int) -> Iterator[Tensor]:
+        shape = (CALIBRATION_BATCH, self.latent_size)
+        for index in range(batches):
+            yield tf.random.stateless_normal(shape, (CALIBRATION_SEED, index))
+
+    def sample(self, latents: Tensor) -> Tensor:
+        """Images of latent vectors.
+
+        Args:
+            latents: `(batch, latent_size)` float32, standard normal.
+        Returns:
+            `(batch, size, size, channels)` float32 in [-1, 1].
+        Raises:
+            ValueError: before `prepare_samples`.
+        """
+        if self._sampler is None:
+            raise ValueError("Call prepare_samples first: it takes over the present weights.")
+        made = self._sampler(latents, training=False)
+        return made[0] if isinstance(made, list | tuple) else made
