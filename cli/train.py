@@ -169,55 +169,59 @@ def _announce(training: Any, folder: Any, reporter: Any) -> None:
 
 
 def _as_json(result: Any) -> dict[str, Any]:
+    ending = result.ending
     return {
         "run": str(result.run),
         "steps": result.steps,
         "seconds": round(result.seconds, 1),
-        "split": result.split,
-        "pairs": result.pairs,
-        "scores": result.scores,
-        "baseline": result.baseline,
-        "translated": str(result.translated) if result.translated else None,
+        "split": ending.split,
+        "pictures": ending.pictures,
+        "scores": ending.scores,
+        "references": ending.references,
+        "made": str(ending.made) if ending.made else None,
+        "reals": str(ending.reals) if ending.reals else None,
         "warnings": result.warnings,
     }
 
 
 def _text(result: Any) -> str:
     from tfgan_med.training.progress import duration
+    from tfgan_med.training.task import MEANINGS
 
+    ending = result.ending
     lines = [
         f"Trained {result.steps} steps in {duration(result.seconds)}: {result.run}",
-        f"Samples   {result.run / 'samples'} (rows: condition, target, generated)",
+        f"Samples   {result.run / 'samples'}",
     ]
-    if result.translated:
-        lines.append(f"Test set  {result.translated} (translated), {result.run / 'reals/test'}")
+    if ending.made:
+        lines.append(f"Made      {ending.made}; real ones to compare with: {ending.reals}")
+    others = ", ".join(ending.references)
     lines += [
-        f"Scores on {result.pairs} pairs of the {result.split} split, in brackets those of the "
-        "mean training picture:",
+        f"Scores on {ending.basis}" + (f"; in brackets those of: {others}" if others else ""),
         *(
-            f"  {meaning}: {result.scores[name]:.4g} ({result.baseline[name]:.4g})"
-            for name, meaning in MEANINGS.items()
+            f"  {MEANINGS[name]}: {value:.4g}{_references(name, ending.references)}"
+            for name, value in ending.scores.items()
         ),
     ]
     return "\n".join(lines)
 
 
-MEANINGS = {
-    "l1": "mean difference to the true picture, of 255 grey levels; lower is better",
-    "psnr": "PSNR in dB; higher is better",
-    "ssim": "structural similarity, at most 1; higher is better",
-}
+def _references(name: str, references: dict[str, dict[str, float]]) -> str:
+    values = [f"{scores[name]:.4g}" for scores in references.values() if name in scores]
+    return f" ({', '.join(values)})" if values else ""
 
 
 def _next_step(result: Any) -> str:
     number = result.run.name.split("-")[0].lstrip("0")
+    name = number if number.isdigit() else str(result.run)
     place = "" if result.run.parent == Path("runs") else f" --runs {result.run.parent}"
-    if result.translated:
+    place = place if number.isdigit() else ""
+    if result.ending.made:
         return (
             f"Next: look at {result.run / 'samples'}, then tfgan-med evaluate all --fake "
-            f"{number}{place}"
+            f"{name}{place}"
         )
-    return f"Next: tfgan-med translate {number}{place} --input FOLDER"
+    return f"Next: tfgan-med generate {name}{place}"
 
 
 def _plan_text(plan: dict[str, Any]) -> str:

@@ -18,7 +18,13 @@ from PIL import Image
 from tfgan_med.data import encoding
 from tfgan_med.data.jitter import Jitter, item_at
 from tfgan_med.data.opening import open_set
-from tfgan_med.data.pipeline import PairedData, prepare_pairs
+from tfgan_med.data.pipeline import (
+    DomainData,
+    PairedData,
+    prepare_domains,
+    prepare_images,
+    prepare_pairs,
+)
 from tfgan_med.data.records import DataConfig, ImageSet, Part, Record, Split
 from tfgan_med.data.splits import group_hash
 from tfgan_med.errors import DataError, UserError
@@ -160,11 +166,12 @@ def test_without_jitter_the_picture_is_what_was_read(tmp_path: Path) -> None:
         assert (np.rint((batch["target"][row] + 1) * 127.5) == stored).all()
 
 
-def test_the_paper_enlarges_by_286_over_256() -> None:
-    from tfgan_med.data.pipeline import load_size
-
-    sizes = {size: load_size(DataConfig(image_size=size)) for size in (64, 128, 256, 512, 1024)}
-    assert sizes == {64: 72, 128: 143, 256: 286, 512: 572, 1024: 1144}
+def test_translation_papers_enlarge_by_286_over_256_others_do_not(tmp_path: Path) -> None:
+    images = make(tmp_path, 5)
+    for size, enlarged in ((64, 72), (128, 143)):
+        config = DataConfig(image_size=size)
+        assert prepare_pairs(images, config).decoded.load_size == enlarged
+        assert prepare_images(images, config).decoded.load_size == size
 
 
 # evaluation
@@ -178,7 +185,7 @@ def test_evaluation_is_in_order_complete_and_without_jitter(tmp_path: Path) -> N
     ]
     assert [len(batch["target"]) for batch in batches] == [2, 2, 1]
     assert items_of(batches) == [3, 8, 13, 18, 23]
-    assert data.names("val") == tuple(f"images/{i:02d}.png" for i in (3, 8, 13, 18, 23))
+    assert data.decoded.names("val") == tuple(f"images/{i:02d}.png" for i in (3, 8, 13, 18, 23))
     assert sum(len(batch["target"]) for batch in data.eval_batches("val", 2, limit=3)) == 3
 
 
@@ -204,7 +211,7 @@ def test_pictures_in_a_file_equal_pictures_in_memory(tmp_path: Path, cache: Path
     images = make(tmp_path, 10)
     in_memory, in_file = prepare(images, fit=fit), prepare(images, fit=fit, cache_mb=0)
     again = prepare(images, fit=fit, cache_mb=0)
-    assert list((cache / "arrays").glob("*-train-40/source.npy"))
+    assert list((cache / "arrays").glob("*-train-40/masks.npy"))
     for other in (in_file, again):
         assert other.counts == in_memory.counts
         assert equal(taken(in_memory, 6), taken(other, 6))
@@ -339,7 +346,7 @@ def test_patches_are_cut_before_jitter_and_named(tmp_path: Path) -> None:
 
     data = prepare(make(tmp_path, 5, wide), fit="patches")
     assert data.counts == {"train": 3 * 3, "val": 2 * 4, "test": 2 * 4}
-    assert data.names("val")[:3] == ("images/03.png", "images/03.png#2", "images/03.png#3")
+    assert data.decoded.names("val")[:3] == ("images/03.png", "images/03.png#2", "images/03.png#3")
     for batch in taken(data, 3):
         assert (batch["source"] == batch["target"]).all()
 
@@ -506,3 +513,87 @@ def test_jitter_differs_from_item_to_item_and_epoch_to_epoch() -> None:
         for i in range(3)
     ]
     assert all(a != b for a, b in pairwise(corners))
+
+
+# pictures alone, and two kinds of pictures
+
+
+def classed(folder: Path, count: int = 10) -> ImageSet:
+    """Red pictures of class r, green ones of class g; brighter with the index."""
+
+    def draw(random: np.random.Generator, index: int) -> dict[str, Array]:
+        picture = np.zeros((32, 32, 3), np.uint8)
+        picture[..., index % 2] = 100 + index
+        return {"images": picture, "masks": mask_in_red(random, index)["masks"][:32, :32]}
+
+    images = make(folder, count, draw)
+    named = tuple(replace(r, label="rg"[i % 2]) for i, r in enumerate(images.records))
+    return replace(images, records=named)
+
+
+def test_pictures_come_alone_or_with_their_masks_as_further_channels(tmp_path: Path) -> None:
+    images = make(tmp_path, 10)
+    alone = prepare_images(images, DataConfig(image_size=40))
+    both = prepare_images(images, DataConfig(image_size=40, with_masks=True))
+    assert [how.role for how in both.encodings] == ["images", "masks"]
+    (batch,) = both.train_batches(4, seed=0).take(1)
+    values = batch["images"].numpy()
+    assert values.shape == (4, 40, 40, 4)
+    np.testing.assert_array_equal(values[..., 3], values[..., 0])  # the mask is in red
+    (batch,) = alone.train_batches(4, seed=0).take(1)
+    np.testing.assert_array_equal(batch["images"], values[..., :3])  # same order, same jitter
+    roles = both.fingerprint()["roles"]
+    assert roles == {"target": "images", "masks": "masks"}
+
+
+def test_masks_that_are_not_there_are_named(tmp_path: Path) -> None:
+    images = make(
+        tmp_path, 5, lambda random, index: {"images": mask_in_red(random, index)["images"]}
+    )
+    with pytest.raises(UserError, match="with_masks is set, but the set has no masks, only images"):
+        prepare_images(images, DataConfig(image_size=32, with_masks=True))
+
+
+def domains(folder: Path, **settings: Any) -> DomainData:
+    return prepare_domains(classed(folder), DataConfig(image_size=32, load_size=32, **settings))
+
+
+def test_each_kind_has_its_own_order_and_meets_changing_partners(tmp_path: Path) -> None:
+    data = domains(tmp_path)
+    assert data.names == ("g", "r")
+    seen = []
+    for batch in data.train_batches(1, seed=0).take(12):
+        a, b = (np.rint((batch[side].numpy()[0, 0, 0] + 1) * 127.5) for side in ("a", "b"))
+        assert a[0] == 0 and b[1] == 0  # A is green, B is red
+        seen.append((int(a[1]) - 100, int(b[0]) - 100))
+    greens, reds = data.a.counts["train"], data.b.counts["train"]
+    assert {a for a, _ in seen[:greens]} == {r for r in range(10) if r % 2 and r % 5 < 3}
+    assert {b for _, b in seen[:reds]} == {r for r in range(0, 10, 2) if r % 5 < 3}
+    assert len(set(seen)) > max(greens, reds)  # else each would always meet the same one
+    resumed = [b["a"].numpy() for b in data.train_batches(1, seed=0, start_step=5).take(3)]
+    whole = [b["a"].numpy() for b in data.train_batches(1, seed=0).take(8)]
+    np.testing.assert_array_equal(resumed, whole[5:])
+
+
+def test_the_fingerprint_says_which_item_is_of_which_kind(tmp_path: Path) -> None:
+    content = domains(tmp_path).fingerprint()
+    assert content["domains"] == {"a": "g", "b": "r"}
+    assert {(item["label"], item["domain"]) for item in content["items"]} == {
+        ("g", "a"),
+        ("r", "b"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"domain_a": "r", "domain_b": "x"}, "the classes of the set are: g, r"),
+        ({"domain_a": "r", "domain_b": "r"}, "Name two different ones"),
+        ({"domain_a": "r"}, "needs two classes; the set has g, r"),
+    ],
+)
+def test_classes_that_cannot_be_translated_are_named(
+    settings: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        domains(tmp_path, **settings)

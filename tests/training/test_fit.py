@@ -173,16 +173,16 @@ def test_the_best_checkpoint_can_be_chosen_by_a_feature_distance(
 
 
 def test_the_watch_speaks_once_after_its_patience() -> None:
-    watch = Watch(images=40, patience=3)
+    watch = Watch(images=40, advice="a smaller field", patience=3)
     sure = {"real_score": 4.0, "fake_score": -4.0}
     unsure = {"real_score": 1.0, "fake_score": -4.0}
     said = [watch.losses(means) for means in (sure, sure, unsure, sure, sure, sure, sure)]
     assert [bool(text) for text in said] == [False] * 5 + [True, False]
-    assert "40 training pictures" in str(said[5])
+    assert "40 training pictures" in str(said[5]) and "try a smaller field" in str(said[5])
 
 
 def test_the_watch_tells_samples_that_ignore_their_input() -> None:
-    watch = Watch(images=40)
+    watch = Watch(images=40, advice="a smaller field")
     said = [watch.samples(variety, variety_target=0.3) for variety in (0.2, 0.01, 0.01, 0.01, 0.01)]
     assert [bool(text) for text in said] == [False, False, False, True, False]
     assert "ignores its input" in str(said[3])

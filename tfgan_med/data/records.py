@@ -121,6 +121,15 @@ class DataConfig(Config):
     """Role of the condition in paired sets: masks, inputs, labels, images, left ..."""
     target: str = "auto"
     """Role of the picture to make in paired sets: images, masks, right ..."""
+    with_masks: bool = False
+    """Models that make pictures from nothing: make each picture's masks with it, as further
+    channels; all binary masks that the items have."""
+    label: str | None = None
+    """Use the items of this class only."""
+    domain_a: str | None = None
+    """Unpaired translation: class A; by default the first of two classes, or trainA/."""
+    domain_b: str | None = None
+    """Class B; by default the second of two classes, or trainB/."""
     classes: int | None = None
     """Number of classes in `labels`; found from the training split if not given."""
     split: Literal["auto", "given", "random", "group"] = "auto"
@@ -141,7 +150,8 @@ class DataConfig(Config):
     """Memory for decoded pictures; a larger set is kept in a file of the cache folder."""
     load_size: int | None = None
     """Random jitter: pictures are resized to this side, then cropped to `image_size` at random.
-    By default `image_size` times 286/256 as in the paper; equal to `image_size` switches it off."""
+    By default `image_size` times 286/256 for translation, as in the papers, and `image_size`, no
+    crop, for models that make pictures from nothing."""
     flip: bool = True
     """Mirror half of the training pictures, left to right."""
     flip_vertical: bool = False

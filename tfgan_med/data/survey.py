@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tfgan_med.data import arrays, decode, encoding
-from tfgan_med.data.encoding import Encoding
+from tfgan_med.data.encoding import Encoding, kind_of
 from tfgan_med.data.records import DataConfig, ImageSet, Record
 from tfgan_med.errors import DataError, UserError
 from tfgan_med.ops.images import EIGHT_BIT
@@ -49,7 +49,7 @@ class Survey:
     Attributes:
         encodings: of each role that was asked for.
         sizes: height and width by item id; items that cannot be used are not in it.
-        dtypes: type of the last role's files by item id.
+        dtypes: type of the picture files by item id.
         left_out: why the others were left out, by item id.
     """
 
@@ -69,6 +69,50 @@ def choose_roles(images: ImageSet, config: DataConfig) -> tuple[str, str]:
     target = _choose("target", config.target, TARGETS, present)
     source = _choose("source", config.source, SOURCES, present - {target})
     return source, target
+
+
+def choose_made(images: ImageSet, config: DataConfig) -> tuple[str, ...]:
+    """Roles of a model that makes pictures from nothing: the picture, then masks if wanted.
+
+    Raises:
+        UserError: if the set has no such role; the message names the roles it has.
+    """
+    present = {role for record in images.records for role in record.parts}
+    made = _choose("target", config.target, (*TARGETS, "masks", "left"), present)
+    if not config.with_masks:
+        return (made,)
+    masks = [r for r in sorted(present) if kind_of(r) == "mask" and r not in ("instances", made)]
+    if not masks:
+        raise UserError(
+            f"data.with_masks is set, but the set has no masks, only {', '.join(sorted(present))}. "
+            "Put them into masks/ with the names of the pictures, or leave data.with_masks out."
+        )
+    return (made, *masks)
+
+
+def choose_domains(images: ImageSet, config: DataConfig) -> tuple[str, str]:
+    """Classes that are translated into each other.
+
+    Raises:
+        UserError: if a class does not exist, or more than two leave the choice open.
+    """
+    wanted, labels = (config.domain_a, config.domain_b), images.labels
+    if wanted == (None, None) and len(labels) == 2:
+        return labels[0], labels[1]
+    has = ", ".join(labels) or "none"
+    if None in wanted:
+        raise UserError(
+            f"Unpaired translation needs two classes; the set has {has}. Name them with "
+            "--set data.domain_a=CLASS --set data.domain_b=CLASS, or lay the pictures out as "
+            "trainA/ and trainB/."
+        )
+    unknown = next((name for name in wanted if name not in labels), None)
+    if unknown is not None or wanted[0] == wanted[1]:
+        raise UserError(
+            f"data.domain_a is '{wanted[0]}' and data.domain_b '{wanted[1]}', but the classes of "
+            f"the set are: {has}. Name two different ones of these."
+        )
+    return str(wanted[0]), str(wanted[1])
 
 
 def _choose(name: str, wanted: str, order: Sequence[str], present: set[str]) -> str:
@@ -99,7 +143,7 @@ def survey(
 
     Args:
         records: the items, each with a split.
-        roles: pictures wanted of each item, the one to make last.
+        roles: pictures wanted of each item.
         keep: receives each decoded picture, for those who need it again soon.
     Raises:
         DataError: if items cannot be used and `config.skip_bad` is off, if nothing is left to
@@ -135,10 +179,11 @@ def survey(
             + " Check the `split` column of splits.csv, or let us split: data.split=random."
         )
     encodings = tuple(_encoding(role, looks, training, config) for role in roles)
+    picture = next((r for r in reversed(roles) if kind_of(r) == "image"), roles[-1])
     return Survey(
         encodings,
         {name: look.size for name, look in looks.items()},
-        {name: look.dtypes[roles[-1]] for name, look in looks.items()},
+        {name: look.dtypes[picture] for name, look in looks.items()},
         left_out,
     )
 

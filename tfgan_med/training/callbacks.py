@@ -47,14 +47,17 @@ class Watch:
     """Says in words when training goes the ways it usually goes wrong.
 
     Args:
+        images: training pictures, for the message.
+        advice: what to try when the discriminator is sure of every batch.
         patience: intervals in a row that must look wrong before it speaks, once per symptom.
     """
 
     SEPARATED = 3.0  # sigmoid(3) = 0.95: the discriminator is sure of both
     COLLAPSED = 0.1  # variety of the samples as a share of that of the targets
 
-    def __init__(self, images: int, patience: int = 20) -> None:
+    def __init__(self, images: int, advice: str, patience: int = 20) -> None:
         self.images = images
+        self.advice = advice
         self._separated: deque[bool] = deque(maxlen=patience)
         self._collapsed: deque[bool] = deque(maxlen=COLLAPSE_PATIENCE)
         self._said: set[str] = set()
@@ -71,8 +74,7 @@ class Watch:
             "separated",
             f"The discriminator has separated every batch for {len(self._separated)} intervals "
             f"({self.images} training pictures), so the generator learns little from it. Usual for "
-            "small sets and for a strong discriminator: in a new run try a smaller field, `--set "
-            "model.discriminator=patch34`, or `--set model.d_loss_weight=0.25`.",
+            f"small sets and for a strong discriminator: in a new run try {self.advice}.",
         )
 
     def samples(self, variety_fake: float, variety_target: float) -> str | None:
@@ -87,9 +89,13 @@ class Watch:
         return self._once(
             "collapsed",
             "The samples hardly differ although their inputs do: the generator ignores its input. "
-            "Check the pairs in samples/pairs.png; if they are right, try a lower learning rate in "
-            "a new run, `--set model.learning_rate=1e-4`.",
+            "Check the training pictures in samples/; if they are right, try a lower learning rate "
+            "in a new run, `--set model.learning_rate=1e-4`.",
         )
+
+    def once(self, text: str | None) -> str | None:
+        """The text the first time, by its first words."""
+        return text and self._once(text[:24], text)
 
     def _once(self, symptom: str, text: str) -> str | None:
         if symptom in self._said:

@@ -15,25 +15,21 @@ import tensorflow as tf
 
 from tfgan_med import config, files
 from tfgan_med.errors import TrainingError, UserError
-from tfgan_med.metrics.paired import HIGHER_IS_BETTER
 from tfgan_med.models.base import GenerativeModel, Schedule
 from tfgan_med.networks.extractors import ExtractorChoice
-from tfgan_med.networks.features import FeatureNetwork
-from tfgan_med.training import (
-    model_card,
-    run_folder,
-    runtime,
-    settings,
-    translation,
-)
+from tfgan_med.training import model_card, run_folder, runtime, settings
 from tfgan_med.training.callbacks import Budget, Events, Watch
+from tfgan_med.training.domain_task import DomainTask
+from tfgan_med.training.image_task import ImageTask
+from tfgan_med.training.paired_task import PairedTask
 from tfgan_med.training.progress import Pace, Reporter, compact, duration
 from tfgan_med.training.run_folder import RunFolder
 from tfgan_med.training.settings import RunConfig, TrainConfig
 from tfgan_med.training.stopping import Stopped, stop_signals
-from tfgan_med.training.translation import TranslationTask
+from tfgan_med.training.task import HIGHER_IS_BETTER, Ending, FeatureScore, Task, save_sheet
 
 CALIBRATION_IMAGES = 64
+TASKS: dict[str, type[Task]] = {"pairs": PairedTask, "images": ImageTask, "domains": DomainTask}
 
 
 @dataclass(frozen=True)
@@ -44,20 +40,14 @@ class Result:
         run: its folder.
         steps: optimizer steps done.
         seconds: of training in this process.
-        scores: of the test split (or the split that was watched), by name.
-        baseline: the same scores of the mean training picture.
-        split, pairs: where and on how many pairs they were measured.
-        translated: folder of the translated test pictures, if there is a test split.
+        ending: scores and what was made.
+        warnings: of the run.
     """
 
     run: Path
     steps: int
     seconds: float
-    scores: dict[str, float]
-    baseline: dict[str, float]
-    split: str
-    pairs: int
-    translated: Path | None
+    ending: Ending
     warnings: list[str] = field(default_factory=list)
 
 
@@ -92,8 +82,8 @@ class Training:
         self.settings = run_settings.model_copy(update={"train": self.train})
         self.reporter = reporter
         self.strategy = runtime.start(self.train)
-        self.network = self._feature_network()
-        self.task = TranslationTask(self.settings)
+        self.task: Task = TASKS[settings.model_class(self.settings.system).needs](self.settings)  # type: ignore[call-arg]
+        self.score = self._feature_score(self.task.deciding_metric())
         self.steps_per_epoch = self.task.data.steps_per_epoch(self.train.batch_size)
         self.total = self.train.steps or self.train.epochs * self.steps_per_epoch
         epochs = max(1, math.ceil(self.total / self.steps_per_epoch))
@@ -105,16 +95,17 @@ class Training:
         self.best: dict[str, Any] | None = None
         self.warnings: list[str] = []
 
-    def _feature_network(self) -> FeatureNetwork | None:
-        """What `eval_metric: fid` measures with; missing weights stop the run before it starts."""
+    def _feature_score(self, metric: str) -> FeatureScore | None:
+        """What `eval_metric: fid` or `kid` measures with; missing weights stop the run at once."""
         train = self.train
-        if train.eval_metric != "fid":
+        if metric not in ("fid", "kid"):
             return None
-        return ExtractorChoice(
+        network = ExtractorChoice(
             protocol=train.eval_protocol,
             features=None if train.eval_features is None else str(train.eval_features),
             output_name=train.eval_features_output,
         ).load()
+        return FeatureScore(network, metric)
 
     # Before the first step ------------------------------------------------------------------
 
@@ -129,7 +120,7 @@ class Training:
         data = self.settings.data
         return (
             f"{data.path}: {counts} pictures at {data.image_size} px, "
-            f"{self.task.shapes.source.role} to {self.task.shapes.target.role}; {parameters}; "
+            f"{self.task.contents()}; {parameters}; "
             f"{self.total} steps of {self.train.batch_size} in {self.train.precision} on "
             f"{', '.join(runtime.describe_devices())}"
         )
@@ -187,8 +178,9 @@ class Training:
             runtime.versions(), devices=runtime.describe_devices(), **run_folder.origin()
         )
         files.write_json(folder.path / "data.json", self.task.data.fingerprint())
-        translation.save_network(folder, self.task.shapes)
-        translation.save_sheet(folder.path / "samples" / "pairs.png", self.task.pairs_sheet())
+        self.task.save_network(folder)
+        name, sheet = self.task.data_sheet()
+        save_sheet(folder.path / "samples" / name, sheet)
         return folder
 
     def restore(self, folder: RunFolder) -> None:
@@ -225,7 +217,7 @@ class Training:
             TrainingError: if a loss is not finite, memory runs out or the disk is full.
         """
         self.events = Events(folder)
-        self.watch = Watch(self.task.data.counts["train"])
+        self.watch = Watch(self.task.data.counts["train"], self.task.sure_advice)
         self.budget = Budget(self.train.eval_share)
         self.begun = time.perf_counter()
         code = 1
@@ -246,6 +238,8 @@ class Training:
 
     def _loop(self, folder: RunFolder) -> None:
         if self.step == 0:
+            for notice in self.model.notices:
+                self._warn(folder, notice)
             self._calibrate()
             self._observe(folder)
             self._save(folder)
@@ -260,7 +254,7 @@ class Training:
                 self.reporter.advance(self.step)
                 self._between_steps(folder, last=self.step == self.total or bool(stop))
                 if stop:
-                    translation.save_generator(folder, self.model)
+                    self.task.save_weights(folder, self.model)
                     raise Stopped(stop[0], self.step)
 
     def _between_steps(self, folder: RunFolder, last: bool) -> None:
@@ -300,9 +294,8 @@ class Training:
     def _calibrate(self) -> None:
         """Show the model real batches before the first step, for losses that scale themselves."""
         count = min(CALIBRATION_IMAGES, self.task.data.counts["train"])
-        source, target = self.task.fixed("train", count)
         with self.strategy.scope():
-            self.model.calibrate([{"source": source, "target": target}])
+            self.model.calibrate([self.task.calibration_batch(count)])
 
     # Between steps --------------------------------------------------------------------------
 
@@ -332,30 +325,26 @@ class Training:
         self._warn(folder, self.watch.losses(means))
 
     def _observe(self, folder: RunFolder, sample: bool = True) -> bool:
-        """Sample sheet and scores on held-out pairs; whether they are the best so far."""
+        """Sample sheet and scores; whether they are the best so far."""
         if sample:
             sheet = self.task.sample_sheet(self.model)
-            translation.save_sheet(folder.path / "samples" / f"{self.step:06d}.png", sheet)
+            save_sheet(folder.path / "samples" / f"{self.step:06d}.png", sheet)
             self.events.picture(self.step, "samples", sheet)
         if not self.budget.allows():
             return False
         begin = time.perf_counter()
-        watched, count = self.task.watched, self.train.eval_images
-        scores, spread = self.task.scores(self.model, watched, count)
-        if self.network:
-            distance = self.task.distance(self.model, self.network, watched, count)
-            scores[self.network.metric] = distance
-        seconds = time.perf_counter() - begin
-        self.budget.spend(seconds)
-        self.events.scalars(self.step, scores, watched)
-        folder.log(step=self.step, split=watched, scores=compact(scores))
+        seen = self.task.observe(self.model, self.score, self.step)
+        self.budget.spend(time.perf_counter() - begin)
+        self.events.scalars(self.step, seen.scores, self.task.watched)
+        folder.log(step=self.step, split=self.task.watched, scores=compact(seen.scores))
         if self.step:
-            self._warn(folder, self.watch.samples(spread["fake"], spread["target"]))
-        return self._is_best(scores)
+            self._warn(folder, self.watch.samples(seen.variety["fake"], seen.variety["real"]))
+            self._warn(folder, self.watch.once(seen.warning))
+        return self._is_best(seen.scores)
 
     def _is_best(self, scores: dict[str, float]) -> bool:
-        metric = self.network.metric if self.network else self.train.eval_metric
-        value, sign = scores[metric], 1 if HIGHER_IS_BETTER.get(metric) else -1
+        metric = self.score.name if self.score else self.task.deciding_metric()
+        value, sign = scores[metric], 1 if metric in HIGHER_IS_BETTER else -1
         if self.best and sign * value <= sign * self.best["value"]:
             return False
         self.best = {"step": self.step, "value": value, "metric": metric}
@@ -373,27 +362,14 @@ class Training:
         folder.log(event="saved", step=self.step, checkpoint=checkpoint.name)
 
     def _finish(self, folder: RunFolder) -> Result:
-        """Export the generator, translate the test split, write the model card."""
+        """Export the weights, make the pictures that belong to a run, write the model card."""
         seconds = time.perf_counter() - self.begun
-        translation.save_generator(folder, self.model)
-        split = "test" if self.task.data.counts["test"] else self.task.watched
-        pairs = min(self.task.data.counts[split], 256)
-        scores, _ = self.task.scores(self.model, split, pairs)
-        translated = None
-        if split == "test":
-            translated = translation.write_split(self.task, self.model, folder, split)
-        result = Result(
-            run=folder.path,
-            steps=self.step,
-            seconds=seconds,
-            scores=scores,
-            baseline=self.task.baseline(split, pairs),
-            split=split,
-            pairs=pairs,
-            translated=translated,
-            warnings=self.warnings,
+        self.task.save_weights(folder, self.model)
+        ending = self.task.finish(self.model, folder)
+        result = Result(folder.path, self.step, seconds, ending, self.warnings)
+        folder.log(
+            event="finished", step=self.step, split=ending.split, scores=compact(ending.scores)
         )
-        folder.log(event="finished", step=self.step, split=split, scores=compact(scores))
         model_card.write(folder, self.settings, self.task, result)
         return result
 

@@ -8,7 +8,8 @@ import jinja2
 
 from tfgan_med import files
 from tfgan_med.training.run_folder import RunFolder
-from tfgan_med.training.settings import RunConfig
+from tfgan_med.training.settings import RunConfig, model_class
+from tfgan_med.training.task import MEANINGS, Task
 
 TEMPLATE = """\
 # {{ run }}
@@ -20,22 +21,22 @@ TEMPLATE = """\
 | | |
 |---|---|
 | data | `{{ data.name }}`: {{ counts }} |
-| translates | {{ shapes.source.role }} ({{ shapes.source.channels }} channels) to \
-{{ shapes.target.role }} ({{ shapes.target.channels }} channels), \
-{{ shapes.image_size }} px, `fit: {{ shapes.fit }}` |
+| {{ "makes" if needs == "images" else "translates" }} | {{ contents }}, \
+{{ size.image_size }} px, `fit: {{ size.fit }}` |
 | training | {{ result.steps }} steps of {{ train.batch_size }}, seed {{ train.seed }}, \
 {{ train.precision }} |
 | data fingerprint | `{{ data.sha256 }}` |
 
-## Scores on {{ result.pairs }} pairs of the {{ result.split }} split
+## Scores on {{ ending.basis }}
 
-| | this model | mean training picture |
-|---|---|---|
-{% for name, value in result.scores.items() -%}
-| {{ names[name] }} | {{ "%.4g" | format(value) }} | {{ "%.4g" | format(result.baseline[name]) }} |
+| | this model |{% for name in ending.references %} {{ name }} |{% endfor %}
+|---|---|{% for name in ending.references %}---|{% endfor %}
+{% for name, value in ending.scores.items() -%}
+| {{ names[name] }} | {{ "%.4g" | format(value) }} |\
+{% for other in ending.references.values() %} \
+{{ "%.4g" | format(other[name]) if name in other else "" }} |{% endfor %}
 {% endfor %}
-These compare pixel by pixel with one true picture per condition. They do not say whether the \
-pictures look real (`tfgan-med evaluate all`) nor whether they help a downstream model.
+{{ caution }}
 {% if result.warnings %}
 ## Warnings of the run
 {% for text in result.warnings %}
@@ -44,33 +45,51 @@ pictures look real (`tfgan-med evaluate all`) nor whether they help a downstream
 {% endif %}
 ## Use
 
-`tfgan-med translate {{ number }} --input FOLDER` makes pictures for new conditions. They are \
+{{ use }} They are \
 synthetic and marked as such. Not for diagnosis. A generator trained on few pictures can repeat \
 them: do not take its pictures for anonymous without a check. Do not test a downstream model on \
 pictures this generator was trained on (`data.json` lists them).
 """
 
-NAMES = {
-    "l1": "mean absolute difference, grey levels of 255 (lower is better)",
-    "psnr": "PSNR, dB (higher is better)",
-    "ssim": "SSIM (higher is better)",
+CAUTIONS = {
+    "pairs": "These compare pixel by pixel with one true picture per condition. They do not say "
+    "whether the pictures look real (`tfgan-med evaluate all`) nor whether they help a downstream "
+    "model.",
+    "images": "These compare local patches. They do not say whether whole pictures look real "
+    "(`tfgan-med evaluate all`), whether they are copies (`tfgan-med evaluate memorization`), nor "
+    "whether they help a downstream model.",
+    "domains": "A low distance with little change says that the pictures were left as they are. "
+    "The scores do not say whether the translated pictures look real (`tfgan-med evaluate all`) "
+    "nor whether they help a downstream model. Unpaired translation adds and removes findings to "
+    "match the target class: never keep the label of the source.",
+}
+USES = {
+    "pairs": "`tfgan-med translate {number} --input FOLDER` makes pictures for new conditions.",
+    "images": "`tfgan-med generate {number} --count N --out FOLDER` makes new pictures.",
+    "domains": "`tfgan-med translate {number} --direction a2b --input FOLDER` translates pictures.",
 }
 
 
-def write(folder: RunFolder, settings: RunConfig, task: Any, result: Any) -> None:
+def write(folder: RunFolder, settings: RunConfig, task: Task, result: Any) -> None:
     """Write the card from the run's own files and its result."""
     environment = files.read_json(folder.path / "environment.json")
     data = files.read_json(folder.path / "data.json")
+    needs = model_class(settings.system).needs
+    number = folder.path.name.split("-")[0].lstrip("0") or folder.path.name
     text = jinja2.Template(TEMPLATE, keep_trailing_newline=True).render(
         run=folder.path.name,
-        number=int(folder.path.name.split("-")[0]),
         system=settings.system,
         environment=environment,
         data={"name": settings.data.path.rpartition("/")[2], "sha256": data["sha256"]},
         counts=", ".join(f"{count} {split}" for split, count in task.data.counts.items()),
-        shapes=task.shapes,
+        needs=needs,
+        contents=task.contents(),
+        size=settings.data,
         train=settings.train,
         result=result,
-        names=NAMES,
+        ending=result.ending,
+        names=MEANINGS,
+        caution=CAUTIONS[needs],
+        use=USES[needs].format(number=number),
     )
     files.write_text(folder.path / "MODEL_CARD.md", text)

@@ -51,17 +51,21 @@ class TrainConfig(Config):
     eval_interval: int = Field(0, ge=0)
     """Steps between two evaluations that decide the best checkpoint; 0 evaluates with each
     sample sheet."""
-    eval_metric: Literal["l1", "ssim", "psnr", "fid"] = "l1"
-    """What decides the best checkpoint, on the validation split; `fid` needs Inception weights
-    or `eval_features`."""
+    eval_metric: Literal["auto", "l1", "ssim", "psnr", "swd", "fid", "kid"] = "auto"
+    """What decides the best checkpoint: l1, ssim or psnr of held-out pairs (`auto`: l1); without
+    pairs swd (`auto`), the sliced Wasserstein distance to real pictures, which needs no network.
+    `fid` and `kid` need Inception weights or `eval_features`."""
     eval_protocol: Literal["ttur", "clean", "pytorch-fid", "keras"] = "ttur"
-    """Protocol of `eval_metric: fid`, as in `tfgan-med evaluate fid`."""
+    """Protocol of `eval_metric: fid` or `kid`, as in `tfgan-med evaluate fid`."""
     eval_features: Path | None = None
-    """Feature network for `eval_metric: fid` in place of Inception; the value is named after it."""
+    """Feature network for `fid` and `kid` in place of Inception; the value is named after it."""
     eval_features_output: str | None = None
     """Its tensor or layer with the features, where the file does not tell."""
     eval_images: int = Field(64, ge=2)
-    """Validation pictures used, at most."""
+    """Pictures used, at most."""
+    calibration_batches: int = Field(100, ge=1)
+    """Batches of 64 latent vectors over which the batch-norm statistics of samples are averaged;
+    looks between steps take 8 at most. Without effect on models that translate."""
     eval_share: float = Field(0.1, gt=0.0, le=1.0)
     """Share of the run's time that evaluations may take; later ones are put off."""
 

@@ -1,132 +1,78 @@
-"""Paired translation as a task: its data, sample sheets, scores, and what a trained run makes."""
+"""Pictures from pictures with a trained run: of its own splits, of folders, one by one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import yaml
-from PIL import Image
 
 from tfgan_med import files
 from tfgan_med.config import Config, load_yaml
 from tfgan_med.data import encoding as coding
-from tfgan_med.data import fitting, gate, opening, splits, synthetic
+from tfgan_med.data import fitting, opening, splits, synthetic
 from tfgan_med.data.encoding import Encoding
-from tfgan_med.data.pipeline import PairedData, prepare_pairs
-from tfgan_med.data.records import DataConfig, Part, Record, Split
+from tfgan_med.data.records import DataConfig, Part, Record
 from tfgan_med.errors import DataError, UserError
-from tfgan_med.metrics import paired
 from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
-from tfgan_med.networks.feature_cache import Extractor, Features, extract
-from tfgan_med.ops import images
-from tfgan_med.ops.frechet import frechet_distance
-from tfgan_med.training import run_folder
+from tfgan_med.training import run_folder, weights
 from tfgan_med.training.settings import RunConfig, model_class, saved_settings
 
 Array = npt.NDArray[Any]
+
+
+Direction = Literal["a2b", "b2a"]
+NETWORKS: dict[Direction, str] = {"a2b": "generator_ab", "b2a": "generator_ba"}
 
 
 class Shapes(Config):
     """What a translation network must know beside its settings; saved as `network.yaml`."""
 
     system: str
+    kind: Literal["pairs", "domains"] = "pairs"
     image_size: int
     source: Encoding
     target: Encoding
     fit: fitting.Policy
     scale: float
+    domains: tuple[str, str] | None = None
+    """Classes A and B of an unpaired run; source and target are of A and B."""
+    direction: Direction | None = None
+    """Of an unpaired run: `a2b` or `b2a`."""
 
+    def turned(self, direction: Direction) -> Shapes:
+        """For one direction of an unpaired run, as read from `network.yaml`."""
+        sides = (self.source, self.target) if direction == "a2b" else (self.target, self.source)
+        update = {"source": sides[0], "target": sides[1], "direction": direction}
+        return self.model_copy(update=update)
 
-class TranslationTask:
-    """Data and evaluation of a run that translates pictures into pictures.
+    @property
+    def network(self) -> str:
+        """Name of the network that translates."""
+        return "generator" if self.direction is None else NETWORKS[self.direction]
 
-    Args:
-        settings: of the run.
-    Raises:
-        DataError: if the data cannot be used, with file and cure.
-    """
+    @property
+    def label(self) -> str | None:
+        """Class that the pictures belong to after translation; None if they keep theirs."""
+        if self.domains is None or self.direction is None:
+            return None
+        return self.domains[1 if self.direction == "a2b" else 0]
 
-    def __init__(self, settings: RunConfig) -> None:
-        self.settings = settings
-        config: DataConfig = settings.data
-        found = splits.assign(opening.open_set(config), config)
-        gate.require_fit(found, config)
-        self.data: PairedData = prepare_pairs(found, config)
-        self.shapes = Shapes(
-            system=settings.system,
-            image_size=config.image_size,
-            source=self.data.source,
-            target=self.data.target,
-            fit=config.fit,
-            scale=config.scale,
-        )
-        # Held-out pairs; a set too small for a validation split is watched on its training pairs.
-        self.watched: Split = "val" if self.data.counts["val"] else "train"
-        self._fixed: dict[str, tuple[Array, Array]] = {}
-        self._real_features: Features | None = None
+    @property
+    def source_label(self) -> str | None:
+        """Class of the run's own pictures that this direction begins with."""
+        if self.domains is None or self.direction is None:
+            return None
+        return self.domains[0 if self.direction == "a2b" else 1]
 
-    def build(self, schedule: Schedule) -> GenerativeModel:
-        """The model, to be called in the scope of the strategy."""
-        return build_model(self.settings, self.shapes, schedule)
-
-    def fixed(self, split: Split, count: int) -> tuple[Array, Array]:
-        """Sources and targets of pairs spread over a split, at network size, float32."""
-        key = f"{split}-{count}"
-        if key not in self._fixed:
-            batch = self.data.fixed_batch(split, count)
-            self._fixed[key] = (np.asarray(batch["source"]), np.asarray(batch["target"]))
-        return self._fixed[key]
-
-    def pairs_sheet(self) -> Array:
-        """Training pairs, source beside target: is the direction right?"""
-        return self._sheet(*self.fixed("train", 8))
-
-    def sample_sheet(self, model: GenerativeModel) -> Array:
-        """Fixed pairs: source, target, translated; two pairs in a row."""
-        source, target = self.fixed(self.watched, 8)
-        return self._sheet(source, target, translate(model, source))
-
-    def _sheet(self, source: Array, *pictures: Array) -> Array:
-        columns = [images.as_rgb(source, self.shapes.source.kind)]
-        columns += [images.as_rgb(picture, self.shapes.target.kind) for picture in pictures]
-        cells = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
-        return images.grid(cells, 2 * len(columns))
-
-    def scores(
-        self, model: GenerativeModel, split: Split, count: int
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """L1, PSNR and SSIM on pairs of a split, and the variety of targets and translations."""
-        source, target = self.fixed(split, count)
-        fake = translate(model, source)
-        return paired.paired_scores(target, fake), {
-            "target": paired.variety(target),
-            "fake": paired.variety(fake),
-        }
-
-    def distance(
-        self, model: GenerativeModel, network: Extractor, split: Split, count: int
-    ) -> float:
-        """Fréchet distance between targets and translations of a split on a network's features.
-
-        Few pictures bias it upwards; it serves to compare checkpoints of one run.
-        """
-        source, target = self.fixed(split, count)
-        kind = self.shapes.target.kind
-        if self._real_features is None:
-            self._real_features = _features(network, images.as_rgb(target, kind))
-        fake = _features(network, images.as_rgb(translate(model, source), kind))
-        return frechet_distance(self._real_features, fake)
-
-    def baseline(self, split: Split, count: int) -> dict[str, float]:
-        """Scores of the mean training picture, which knows nothing of the condition."""
-        mean = self.fixed("train", 256)[1].mean(axis=0, keepdims=True)
-        target = self.fixed(split, count)[1]
-        return paired.paired_scores(target, np.broadcast_to(mean, target.shape).copy())
+    @property
+    def condition_role(self) -> str:
+        """Folder of the conditions beside the pictures."""
+        return self.source.role if self.source.role != self.target.role else "inputs"
 
 
 def build_model(
@@ -155,44 +101,34 @@ def translate(
     batch_size: int = 16,
     stochastic: bool = False,
     seed: int = 0,
+    direction: Direction | None = None,
 ) -> Array:
     """Translate arrays in batches.
 
     Args:
         source: `(images, size, size, source channels)` float32.
+        stochastic, seed: keep dropout on, drawn from the seed.
+        direction: of a model that translates both ways.
     Returns:
         `(images, size, size, target channels)` float32 in [-1, 1].
     """
     starts = range(0, len(source), batch_size)
+    way: Any = {} if direction is None else {"direction": direction}
     parts = [
-        np.asarray(model.translate(source[start : start + batch_size], stochastic, seed + start))
+        np.asarray(
+            model.translate(
+                source[start : start + batch_size], stochastic=stochastic, seed=seed + start, **way
+            )
+        )
         for start in starts
     ]
     return np.concatenate(parts)
-
-
-# A trained run --------------------------------------------------------------------------------
-
-
-def _features(network: Extractor, pictures: Array) -> Features:
-    """Features without the logits that some networks give beside them."""
-    return extract(network, pictures, 32)[:, : network.dimension]
 
 
 def save_network(folder: run_folder.RunFolder, shapes: Shapes) -> None:
     """Write `weights/network.yaml`, from which the generator is rebuilt."""
     text = yaml.safe_dump(shapes.model_dump(mode="json"), sort_keys=False)
     files.write_text(folder.path / "weights" / "network.yaml", text)
-
-
-def save_generator(folder: run_folder.RunFolder, model: GenerativeModel) -> None:
-    """Write `weights/generator.weights.h5`: the moving average if one is kept."""
-    target = folder.path / "weights" / "generator.weights.h5"
-    generator = model.average("generator")
-    with files.replacing(target) as temporary:
-        run_folder.write_arrays(
-            temporary, {f"{i:04d}-{v.name}": v for i, v in enumerate(generator.weights)}
-        )
 
 
 class Translator:
@@ -202,51 +138,21 @@ class Translator:
         run: the run folder.
         checkpoint: `final` for the exported weights (the newest checkpoint if training has not
             ended), or `latest`, `best`.
+        direction: of a run that translates both ways; by default `a2b`.
     Raises:
         UserError: if the run holds no weights, or is not a translation model.
     """
 
-    def __init__(self, run: Path, checkpoint: str = "final") -> None:
+    def __init__(
+        self, run: Path, checkpoint: str = "final", direction: Direction | None = None
+    ) -> None:
         self.run = run
-        network = run / "weights" / "network.yaml"
-        if not network.is_file():
-            raise UserError(
-                f"{run}: has no weights/network.yaml, so it is not a run of a translation model "
-                "that got to its first step. Train one with `tfgan-med train pix2pix`."
-            )
-        self.shapes = Shapes(**load_yaml(network))
+        self.shapes = _shapes_of(run, direction)
         self.settings = saved_settings(run)
         self.model = build_model(self.settings, self.shapes, inference=True)
-        self.weights_file, arrays = self._arrays(checkpoint)
-        self._assign(arrays)
-
-    def _arrays(self, checkpoint: str) -> tuple[Path, list[Array]]:
-        """File of the weights, and the generator's arrays in order."""
-        exported = self.run / "weights" / "generator.weights.h5"
-        if checkpoint == "final" and exported.is_file():
-            return exported, [v for _, v in sorted(run_folder.read_arrays(exported).items())]
-        which = "best" if checkpoint == "best" else "latest"
-        folder, _ = run_folder.RunFolder(self.run).checkpoint(which)
-        path = folder / "model.weights.h5"
-        arrays = run_folder.read_arrays(path)
-        owner = (
-            "ema_generator" if any("/ema_generator/" in name for name in arrays) else "generator"
-        )
-        prefix = f"network/{owner}/"
-        return path, [
-            value
-            for name, value in sorted(arrays.items())
-            if name.startswith(prefix) and "seed_generator_state" not in name
-        ]
-
-    def _assign(self, arrays: Sequence[Array]) -> None:
-        weights = self.model.networks["generator"].weights
-        if [tuple(w.shape) for w in weights] != [a.shape for a in arrays]:
-            raise UserError(
-                f"{self.weights_file}: does not fit the network of {self.run / 'config.yaml'}. "
-                "Restore both files from the same run."
-            )
-        self.model.networks["generator"].set_weights(list(arrays))
+        name = self.shapes.network
+        self.weights_file, arrays = weights.read(run, name, checkpoint)
+        weights.assign(self.model.networks[name], arrays, self.weights_file)
 
     def translate_part(
         self, part: Part, role: str, stochastic: bool = False, seed: int = 0
@@ -268,12 +174,40 @@ class Translator:
             shapes.scale,
         )
         fake = translate(
-            self.model, coding.tensor(tiles, shapes.source), stochastic=stochastic, seed=seed
+            self.model,
+            coding.tensor(tiles, shapes.source),
+            stochastic=stochastic,
+            seed=seed,
+            direction=shapes.direction,
         )
         pixels = coding.picture(fake, shapes.target)
         made = fitting.unfit(pixels, placement, shapes.target.nearest)
         seen = fitting.unfit(tiles, placement, shapes.source.nearest)
         return made, seen
+
+
+def _shapes_of(run: Path, direction: Direction | None) -> Shapes:
+    network = run / "weights" / "network.yaml"
+    known = load_yaml(network) if network.is_file() else {}
+    if known.get("kind", "images" if "encodings" in known else "pairs") == "images":
+        raise UserError(
+            f"{run}: makes pictures from nothing, so there is nothing to translate. Use "
+            f"`tfgan-med generate {run}`."
+        )
+    if not known:
+        raise UserError(
+            f"{run}: has no weights/network.yaml, so it is not a run of a translation model "
+            "that got to its first step. Train one with `tfgan-med train pix2pix`."
+        )
+    shapes = Shapes(**known)
+    if shapes.kind == "domains":
+        return shapes.turned(direction or "a2b")
+    if direction is not None:
+        raise UserError(
+            f"{run}: translates one way only, {shapes.source.role} to {shapes.target.role}. Leave "
+            "--direction out."
+        )
+    return shapes
 
 
 def conditions(translator: Translator, source: str | None, split: str) -> list[tuple[Record, str]]:
@@ -288,6 +222,8 @@ def conditions(translator: Translator, source: str | None, split: str) -> list[t
     if source is None:
         whole = splits.assign(opening.open_set(config), config)
         records = whole.records if split == "all" else whole.of_split(split)  # type: ignore[arg-type]
+        label = translator.shapes.source_label
+        records = tuple(r for r in records if label is None or r.label == label)
         if not records:
             raise DataError(
                 f"{config.path}: has no items in the split {split}. Use --split all, or name a "
@@ -334,7 +270,7 @@ def translate_folder(
     Returns:
         Number of pictures.
     """
-    role = translator.shapes.source.role
+    role, condition_role = translator.shapes.source.role, translator.shapes.condition_role
     target = translator.shapes.target.role
     names = file_names([record.parts[given_role].path for record, given_role in items])
     made: list[dict[str, Any]] = []
@@ -349,7 +285,8 @@ def translate_folder(
                 fake, seen = translator.translate_part(part, read_role, samples > 1, number)
                 name = names[index] if samples == 1 else f"{names[index]}-{sample:02d}"
                 path = synthetic.write_picture(folder / target / name, fake)
-                synthetic.write_picture(folder / role / name, condition_pixels(seen, role), False)
+                pixels = condition_pixels(seen, role)
+                synthetic.write_picture(folder / condition_role / name, pixels, False)
                 made.append(
                     {
                         "file": path.relative_to(folder).as_posix(),
@@ -385,42 +322,75 @@ def trained_on(run: Path) -> list[dict[str, Any]]:
 
 
 def write_split(
-    task: TranslationTask, model: GenerativeModel, folder: run_folder.RunFolder, split: Split
+    model: GenerativeModel,
+    sources: Iterable[Array],
+    ids: Sequence[str],
+    shapes: Shapes,
+    folder: run_folder.RunFolder,
+    name: str,
 ) -> Path:
-    """Translate a split of the run's own data at network size, tile by tile.
+    """Translate pictures of the run's own data at network size, tile by tile.
 
-    Writes `translated/<split>/`, a synthetic folder, and the real pictures of the same size to
-    `reals/<split>/`; older ones are replaced. `evaluate` compares the two.
+    Writes the synthetic folder `translated/<name>/`; an older one is replaced.
 
+    Args:
+        sources: batches of conditions, as tensors.
+        ids: of the conditions, in order.
     Returns:
-        The synthetic folder.
+        The folder.
     """
-    run, shapes = folder.path, task.shapes
-    translated, reals = run / "translated" / split, run / "reals" / split
-    for old in (translated, reals):
-        files.remove_folder(old)
-    ids = task.data.names(split)
-    names = iter(file_names([Path(i.replace("#", "-")) for i in ids]))
+    run = folder.path
+    translated = run / "translated" / name
+    files.remove_folder(translated)
+    names = _stems_of(ids)
     made: list[dict[str, Any]] = []
-    with files.new_folder(reals) as real_folder, files.new_folder(translated) as fake_folder:
-        for batch in task.data.eval_batches(split, batch_size=16):
-            source, target = np.asarray(batch["source"]), np.asarray(batch["target"])
-            sides = (
-                coding.picture(source, shapes.source),
-                coding.picture(target, shapes.target),
-                coding.picture(translate(model, source), shapes.target),
-            )
-            for condition, real, fake in zip(*sides, strict=True):
-                name = next(names)
-                for place in (real_folder, fake_folder):
-                    synthetic.write_picture(place / shapes.source.role / name, condition, False)
-                synthetic.write_picture(real_folder / shapes.target.role / name, real, False)
-                path = synthetic.write_picture(fake_folder / shapes.target.role / name, fake)
-                file = path.relative_to(fake_folder).as_posix()
-                made.append({"file": file, "condition": ids[len(made)], "seed": None})
-        weights = run / "weights" / "generator.weights.h5"
-        _write_provenance(fake_folder, run, shapes, weights, made)
+    with files.new_folder(translated) as place:
+        for source in sources:
+            fakes = coding.picture(translate(model, source, direction=shapes.direction),
+                                   shapes.target)  # fmt: skip
+            conditions = coding.picture(source, shapes.source)
+            for condition, fake in zip(conditions, fakes, strict=True):
+                stem, index = names[len(made)], ids[len(made)]
+                synthetic.write_picture(place / shapes.condition_role / stem, condition, False)
+                path = synthetic.write_picture(place / shapes.target.role / stem, fake)
+                file = path.relative_to(place).as_posix()
+                made.append({"file": file, "condition": index, "seed": None})
+        _write_provenance(place, run, shapes, weights.exported(run, shapes.network), made)
     return translated
+
+
+def write_reals(
+    batches: Iterable[Sequence[Array]],
+    ids: Sequence[str],
+    encodings: Sequence[Encoding],
+    folder: run_folder.RunFolder,
+    name: str,
+) -> Path:
+    """Write real pictures at network size to `reals/<name>/`, to hold generated ones against.
+
+    Args:
+        batches: tensors of each role; `ids` of their items; an older folder is replaced.
+        encodings: of the roles.
+    Returns:
+        The folder.
+    """
+    reals = folder.path / "reals" / name
+    files.remove_folder(reals)
+    names = iter(_stems_of(ids))
+    with files.new_folder(reals) as place:
+        for tensors in batches:
+            roles = [
+                coding.picture(values, how) for values, how in zip(tensors, encodings, strict=True)
+            ]
+            for pictures in zip(*roles, strict=True):
+                stem = next(names)
+                for picture, how in zip(pictures, encodings, strict=True):
+                    synthetic.write_picture(place / how.role / stem, picture, False)
+    return reals
+
+
+def _stems_of(ids: Sequence[str]) -> list[str]:
+    return file_names([Path(name.replace("#", "-")) for name in ids])
 
 
 def file_names(paths: Sequence[Path]) -> list[str]:
@@ -441,24 +411,25 @@ def _without_suffix(path: Path) -> Path:
 
 
 def _write_provenance(
-    folder: Path, run: Path, shapes: Shapes, weights: Path, made: list[dict[str, Any]]
+    folder: Path, run: Path, shapes: Shapes, weights_file: Path, made: list[dict[str, Any]]
 ) -> None:
+    facts: dict[str, Any] = {}
+    if shapes.label is not None:
+        # A translated picture shows its new class; its old label would be wrong.
+        facts = {"direction": shapes.direction, "label": shapes.label}
+        rows = "".join(f"{Path(entry['file']).as_posix()},{shapes.label}\n" for entry in made)
+        files.write_text(folder / "splits.csv", f"file,class\n{rows}")
     synthetic.write_provenance(
         folder,
         run=run.name,
         system=shapes.system,
         weights={
-            "file": weights.relative_to(run).as_posix(),
-            "sha256": files.sha256_of(weights),
+            "file": weights_file.relative_to(run).as_posix(),
+            "sha256": files.sha256_of(weights_file),
         },
         role=shapes.target.role,
+        **facts,
         stochastic=any(entry["seed"] is not None for entry in made),
         trained_on=trained_on(run),
         images=made,
     )
-
-
-def save_sheet(path: Path, pixels: Array) -> None:
-    """Write a sheet of pictures as PNG."""
-    with files.replacing(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")

@@ -1,0 +1,208 @@
+"""Training on pictures alone, or with their masks: models that make them from latent vectors."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+import yaml
+
+from tfgan_med import files
+from tfgan_med.config import Config
+from tfgan_med.data.encoding import Encoding
+from tfgan_med.data.pipeline import ImageData, prepare_images
+from tfgan_med.data.records import DataConfig, Split
+from tfgan_med.errors import UserError
+from tfgan_med.metrics.paired import variety
+from tfgan_med.models._latent import LatentModel
+from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
+from tfgan_med.ops import images
+from tfgan_med.training import weights
+from tfgan_med.training.run_folder import RunFolder
+from tfgan_med.training.settings import RunConfig, model_class
+from tfgan_med.training.task import (
+    Ending,
+    FeatureScore,
+    Observation,
+    Pixels,
+    Task,
+    open_data,
+    patch_distance,
+)
+
+Array = npt.NDArray[Any]
+
+SHEET = 36  # pictures of a sample sheet
+QUICK_CALIBRATION = 8  # batches for a look between steps
+MOST_REALS = 1000  # that the scores of a finished run are measured on
+
+
+class ImageShapes(Config):
+    """What a model of pictures must know beside its settings; saved as `network.yaml`."""
+
+    system: str
+    kind: Literal["images"] = "images"
+    image_size: int
+    encodings: tuple[Encoding, ...]
+    """Of each group of channels: the picture, then its masks."""
+    label: str | None = None
+    """Class that it was trained on, if one."""
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Sizes of the groups of channels."""
+        return tuple(how.channels for how in self.encodings)
+
+    def parted(self, tensor: Array) -> list[Array]:
+        """The groups of channels of a tensor `(..., channels)`."""
+        return list(np.split(tensor, np.cumsum(self.channels)[:-1], axis=-1))
+
+
+def build_model(
+    settings: RunConfig,
+    shapes: ImageShapes,
+    schedule: Schedule = UNSCHEDULED,
+    inference: bool = False,
+) -> LatentModel:
+    """The model of a run; with `inference`, the generator alone."""
+    cls: Any = model_class(settings.system)  # the constructor of models from latents
+    try:
+        model: LatentModel = cls(
+            settings.model,
+            shapes.image_size,
+            shapes.channels,
+            schedule=schedule,
+            seed=settings.train.seed,
+            inference=inference,
+        )
+        return model
+    except ValueError as error:  # sizes that the networks cannot have
+        raise UserError(f"{error} Settings: data.image_size, model.*.") from error
+
+
+class ImageTask(Task):
+    """Data and evaluation of a run that makes pictures from latent vectors.
+
+    Args:
+        settings: of the run.
+    Raises:
+        DataError: if the data cannot be used, with file and cure.
+    """
+
+    metrics: ClassVar = ("swd",)
+    sure_advice: ClassVar = "differentiable augmentation, `--set model.augment=color,translation`"
+    data: ImageData
+
+    def __init__(self, settings: RunConfig) -> None:
+        self.settings = settings
+        config: DataConfig = settings.data
+        self.data = prepare_images(open_data(config), config)
+        self.shapes = ImageShapes(
+            system=settings.system,
+            image_size=config.image_size,
+            encodings=self.data.encodings,
+            label=config.label,
+        )
+        # The generator should make the distribution of the training pictures; whether it copies
+        # them is another question (`evaluate memorization`).
+        self.watched: Split = "train"
+        self._fixed: dict[str, list[Array]] = {}
+
+    def build(self, schedule: Schedule) -> GenerativeModel:
+        return build_model(self.settings, self.shapes, schedule)
+
+    def contents(self) -> str:
+        roles = " and ".join(how.role for how in self.shapes.encodings)
+        return roles if self.shapes.label is None else f"{roles} of the class {self.shapes.label}"
+
+    def calibration_batch(self, count: int) -> Any:
+        return self.data.fixed_batch("train", count)
+
+    def _reals(self, split: Split, count: int) -> list[Array]:
+        """Groups of channels of real pictures spread over a split, at network size."""
+        key = f"{split}-{count}"
+        if key not in self._fixed:
+            batch = self.data.fixed_batch(split, count)
+            self._fixed[key] = self.shapes.parted(np.asarray(batch["images"]))
+        return self._fixed[key]
+
+    def data_sheet(self) -> tuple[str, Pixels]:
+        """Training pictures, to hold the samples against."""
+        return "reals.png", self._sheet(self._reals("train", SHEET))
+
+    def sample_sheet(self, model: GenerativeModel) -> Pixels:
+        """Samples of the same latent vectors each time."""
+        return self._sheet(self._samples(model, SHEET, QUICK_CALIBRATION))
+
+    def _sheet(self, groups: list[Array]) -> Pixels:
+        """Pictures in rows; a picture's masks stand beside it."""
+        columns = self._as_rgb(groups)
+        cells = np.stack(columns, axis=1).reshape(-1, *columns[0].shape[1:])
+        rows = max(1, round(np.sqrt(len(cells[:: len(columns)]))))
+        return images.grid(cells, rows * len(columns))
+
+    def _as_rgb(self, groups: list[Array]) -> list[Pixels]:
+        pairs = zip(groups, self.shapes.encodings, strict=True)
+        return [images.as_rgb(group, how.kind) for group, how in pairs]
+
+    def _samples(self, model: GenerativeModel, count: int, calibration: int) -> list[Array]:
+        """Groups of channels of samples; the same latent vectors for a count."""
+        assert isinstance(model, LatentModel)
+        model.prepare_samples(min(calibration, self.settings.train.calibration_batches))
+        draw = tf.random.stateless_normal((count, model.latent_size), (self.settings.train.seed, 0))
+        starts = range(0, count, 32)
+        made = np.concatenate([np.asarray(model.sample(draw[i : i + 32])) for i in starts])
+        return self.shapes.parted(made)
+
+    def observe(self, model: GenerativeModel, score: FeatureScore | None, step: int) -> Observation:
+        """Distance of samples to as many training pictures."""
+        count = min(self.settings.train.eval_images, self.data.counts["train"])
+        real, fake = self._reals("train", count), self._samples(model, count, QUICK_CALIBRATION)
+        scores = self._scores(real, fake)
+        if score is not None:
+            scores[score.name] = score("train", self._as_rgb(real)[0], self._as_rgb(fake)[0])
+        return Observation(scores, {"real": variety(real[0]), "fake": variety(fake[0])})
+
+    def _scores(self, real: list[Array], fake: list[Array]) -> dict[str, float]:
+        (picture, *masks), (made, *made_masks) = self._as_rgb(real), self._as_rgb(fake)
+        scores = {"swd": patch_distance(picture, made)}
+        if masks:
+            pairs = zip(masks, made_masks, strict=True)
+            scores["swd_masks"] = float(np.mean([patch_distance(a, b) for a, b in pairs]))
+        return scores
+
+    def save_network(self, folder: RunFolder) -> None:
+        text = yaml.safe_dump(self.shapes.model_dump(mode="json"), sort_keys=False)
+        files.write_text(folder.path / "weights" / "network.yaml", text)
+
+    def save_weights(self, folder: RunFolder, model: GenerativeModel) -> None:
+        """The sampling copy, its batch-norm statistics averaged over many batches."""
+        assert isinstance(model, LatentModel)
+        copy = model.prepare_samples(self.settings.train.calibration_batches)
+        weights.save(folder, "generator", copy)
+
+    def finish(self, model: GenerativeModel, folder: RunFolder) -> Ending:
+        """Samples and training pictures as folders, and how far they are apart.
+
+        References: the distance of held-out pictures, which no model should beat, and of noise.
+        """
+        count = min(self.data.counts["train"], MOST_REALS)
+        real = self._reals("train", count)
+        fake = self._samples(model, count, self.settings.train.calibration_batches)
+        random = np.random.default_rng(self.settings.train.seed)
+        noise = [np.asarray(random.uniform(-1.0, 1.0, part.shape), np.float32) for part in real]
+        references = {"uniform noise": self._scores(real, noise)}
+        held_out = sum(self.data.counts[split] for split in ("val", "test"))
+        if held_out >= 2:
+            parts = [self._reals(s, MOST_REALS) for s in ("val", "test") if self.data.counts[s]]
+            others = [np.concatenate(group) for group in zip(*parts, strict=True)]
+            references["real pictures not trained on"] = self._scores(real, others)
+        return Ending(
+            scores=self._scores(real, fake),
+            references=references,
+            basis=f"{count} samples and {count} training pictures",
+            split="train",
+            pictures=count,
+        )
