@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,9 @@ def train(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Deterministic kernels on a GPU too; slower.")
     ] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Train one model for each class of the set.")
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the run folders.")] = Path(
         "runs"
     ),
@@ -73,6 +77,10 @@ def train(
 
         tfgan-med train pix2pix --data smears/ --set data.image_size=128 --epochs 100
 
+    One model for each class of a folder with class folders:
+
+        tfgan-med train dcgan --data xrays/ --set data.image_size=64 --per-class
+
     Ctrl-C saves and stops; `tfgan-med train --resume last` goes on.
     """
     changes = [
@@ -95,38 +103,89 @@ def train(
     if epochs is not None and steps is None:
         changes.append("train.steps=null")  # the quick start counts steps
     common.load_tensorflow()
-    from tfgan_med.training import fit, run_folder, settings
+    from tfgan_med.training import per_class as classes
+    from tfgan_med.training import run_folder, settings
+    from tfgan_med.training.fit import resume_settings
+
+    show = Shown(as_json, quiet, dry_run)
+    if resume is not None:
+        path = run_folder.find_run(resume, out)
+        if classes.is_parent(path):
+            _train_classes(path, changes, show)
+            return
+        _check_model(model, path)
+        _train_one(resume_settings(path, changes), show, out, resume=path)
+        return
+    chosen = settings.resolve(_model_name(model), _existing(config), changes)
+    if not dry_run:
+        run_folder.check_place(out)
+    if not per_class:
+        _train_one(chosen, show, out)
+    elif dry_run:
+        for one in classes.class_settings(chosen).values():
+            _train_one(one, show, out)
+    else:
+        _train_classes(classes.start(chosen, out), [], show)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a command speaks, and whether it only says what it would do."""
+
+    as_json: bool
+    quiet: bool
+    dry_run: bool = False
+
+
+def _train_classes(parent: Path, changes: list[str], show: Shown) -> None:
+    """Train what is not finished of the runs of a folder."""
+    from tfgan_med.training.per_class import open_runs
+
+    for run in open_runs(parent, changes):
+        common.note(f"Class {run.label}:", show.quiet)
+        place, resume = (None, run.place) if run.begun else (run.place, None)
+        _train_one(run.settings, show, parent, resume=resume, place=place, whole=parent)
+    number = parent.name.split("-")[0].lstrip("0")
+    common.note(
+        f"All classes are trained. Next: tfgan-med generate {number} --per-class"
+        f"{_place_option(parent)}",
+        show.quiet,
+    )
+
+
+def _train_one(
+    chosen: Any,
+    show: Shown,
+    out: Path,
+    resume: Path | None = None,
+    place: Path | None = None,
+    whole: Path | None = None,
+) -> None:
+    """Train one run, new or resumed; `whole` is the folder of all classes it belongs to."""
+    from tfgan_med.training import fit
     from tfgan_med.training.progress import Reporter
     from tfgan_med.training.stopping import Stopped
 
-    reporter = Reporter(quiet)
-    if resume is not None:
-        path = run_folder.find_run(resume, out)
-        _check_model(model, path)
-        chosen = fit.resume_settings(path, changes)
-    else:
-        path = None
-        chosen = settings.resolve(_model_name(model), _existing(config), changes)
-
-    if not dry_run:
-        run_folder.check_place(out)
+    reporter = Reporter(show.quiet)
     training = fit.Training(chosen, reporter)
-    if dry_run:
+    if show.dry_run:
         plan = training.dry_run()
-        common.emit(plan, _plan_text(plan), as_json)
-        common.note("Next: the same command without --dry-run.", quiet)
+        common.emit(plan, _plan_text(plan), show.as_json)
+        common.note("Next: the same command without --dry-run.", show.quiet)
         return
     try:
-        with training.opened(out, resume=path) as folder:
+        with training.opened(out, resume=resume, place=place) as folder:
             _announce(training, folder, reporter)
             result = training.run(folder)
     except Stopped as stop:
         common.note(
-            f"Stopped and saved at step {stop.step}. Next: tfgan-med train --resume {folder.path}"
+            f"Stopped and saved at step {stop.step}. Next: tfgan-med train --resume "
+            f"{whole or folder.path}"
         )
         raise typer.Exit(stop.exit_code) from None
-    common.emit(_as_json(result), _text(result), as_json)
-    common.note(_next_step(result), quiet)
+    common.emit(_as_json(result), _text(result), show.as_json)
+    if whole is None:
+        common.note(_next_step(result), show.quiet)
 
 
 def _settings_of(options: dict[str, Any]) -> list[str]:
@@ -214,14 +273,18 @@ def _references(name: str, references: dict[str, dict[str, float]]) -> str:
 def _next_step(result: Any) -> str:
     number = result.run.name.split("-")[0].lstrip("0")
     name = number if number.isdigit() else str(result.run)
-    place = "" if result.run.parent == Path("runs") else f" --runs {result.run.parent}"
-    place = place if number.isdigit() else ""
+    place = _place_option(result.run) if number.isdigit() else ""
     if result.ending.made:
         return (
             f"Next: look at {result.run / 'samples'}, then tfgan-med evaluate all --fake "
             f"{name}{place}"
         )
     return f"Next: tfgan-med generate {name}{place}"
+
+
+def _place_option(run: Path) -> str:
+    """`--runs` for runs that are not where they are looked for."""
+    return "" if run.parent == Path("runs") else f" --runs {run.parent}"
 
 
 def _plan_text(plan: dict[str, Any]) -> str:

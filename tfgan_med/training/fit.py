@@ -150,10 +150,17 @@ class Training:
         }
 
     @contextlib.contextmanager
-    def opened(self, runs_dir: Path, resume: Path | None = None) -> Iterator[RunFolder]:
+    def opened(
+        self, runs_dir: Path, resume: Path | None = None, place: Path | None = None
+    ) -> Iterator[RunFolder]:
         """The folder of a new run, or of one to go on with, held for this process.
 
         Of several workers the chief alone keeps it; the others write to a temporary one.
+
+        Args:
+            runs_dir: where a new run gets its number.
+            resume: the run to go on with.
+            place: of a new run without a number.
         """
         with contextlib.ExitStack() as stack:
             if resume is not None:
@@ -163,16 +170,16 @@ class Training:
                 self.restore(folder)
             if not runtime.is_chief(self.strategy):
                 temporary = stack.enter_context(tempfile.TemporaryDirectory())
-                folder = self._start(Path(temporary))
+                folder = self._start(RunFolder.create(Path(temporary), "worker"))
             elif resume is None:
-                folder = self._start(runs_dir)
+                name = run_name(self.settings)
+                folder = RunFolder.at(place) if place else RunFolder.create(runs_dir, name)
+                self._start(folder)
                 stack.enter_context(folder.locked())
             yield folder
 
-    def _start(self, runs_dir: Path) -> RunFolder:
-        """Make the run folder and write what is known before the first step."""
-        name = self.settings.name or f"{self.settings.system}-{_slug(self.settings.data.path)}"
-        folder = RunFolder.create(runs_dir, name)
+    def _start(self, folder: RunFolder) -> RunFolder:
+        """Write what is known before the first step."""
         files.write_text(folder.path / "config.yaml", settings_text(self.settings, folder))
         folder.write_environment(
             runtime.versions(), devices=runtime.describe_devices(), **run_folder.origin()
@@ -414,8 +421,13 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.1f} M"
 
 
-def _slug(path: str) -> str:
-    """A short name for the run folder from a data path."""
-    last = path.partition("?")[0].removeprefix("builtin:").rstrip("/").split("/")[-1]
-    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in last.lower()).strip("-")
+def run_name(run_settings: RunConfig) -> str:
+    """What a run folder is called behind its number."""
+    path = run_settings.data.path.partition("?")[0].removeprefix("builtin:")
+    return run_settings.name or f"{run_settings.system}-{slug(path.rstrip('/').split('/')[-1])}"
+
+
+def slug(text: str) -> str:
+    """A short name for a folder."""
+    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in text.lower()).strip("-")
     return kept[:40] or "data"

@@ -30,6 +30,7 @@ from tfgan_med import files
 from tfgan_med.errors import TrainingError, UserError
 
 FORMAT = 1
+CLASSES = "classes.json"  # of a folder that holds one run for each class
 _NUMBERED = re.compile(r"^(\d{4,})(-.*)?$")
 
 
@@ -40,7 +41,7 @@ def find_run(name: str, runs_dir: Path = Path("runs")) -> Path:
         UserError: if there is none, saying where was looked.
     """
     given = Path(name)
-    if (given / "config.yaml").is_file():
+    if (given / "config.yaml").is_file() or (given / CLASSES).is_file():
         return given
     runs = _numbered(runs_dir)
     if name == "last" and runs:
@@ -76,6 +77,21 @@ def check_place(runs_dir: Path) -> None:
         ) from error
 
 
+def next_folder(runs_dir: Path, name: str) -> Path:
+    """Make the empty folder `<next number>-<name>`; two starts at once get two numbers."""
+    check_place(runs_dir)
+    while True:
+        path = runs_dir / f"{max(_numbered(runs_dir), default=0) + 1:04d}-{name}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue  # another start was quicker
+        if len([other for other in runs_dir.glob(f"{path.name[:4]}-*") if other.is_dir()]) == 1:
+            return path
+        path.rmdir()  # two starts with different names took one number: both draw again
+        time.sleep(random.uniform(0.0, 0.1))
+
+
 class RunFolder:
     """One run's folder; methods write its files atomically.
 
@@ -89,19 +105,13 @@ class RunFolder:
     @classmethod
     def create(cls, runs_dir: Path, name: str) -> RunFolder:
         """Make the folder `<next number>-<name>`; two runs starting at once get two."""
-        check_place(runs_dir)
-        while True:
-            path = runs_dir / f"{max(_numbered(runs_dir), default=0) + 1:04d}-{name}"
-            try:
-                path.mkdir()
-            except FileExistsError:
-                continue  # another start was quicker
-            if len([other for other in runs_dir.glob(f"{path.name[:4]}-*") if other.is_dir()]) == 1:
-                break
-            path.rmdir()  # two starts with different names took one number: both draw again
-            time.sleep(random.uniform(0.0, 0.1))
+        return cls.at(next_folder(runs_dir, name))
+
+    @classmethod
+    def at(cls, path: Path) -> RunFolder:
+        """Make a run folder of an empty or missing folder."""
         for folder in ("checkpoints", "events", "samples", "weights"):
-            (path / folder).mkdir()
+            (path / folder).mkdir(parents=True)
         return cls(path)
 
     @contextlib.contextmanager

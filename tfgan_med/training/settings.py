@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from tfgan_med import config, discovery
+from tfgan_med import config, discovery, files
 from tfgan_med.config import Config
 from tfgan_med.data.records import DataConfig
+from tfgan_med.errors import UserError
 from tfgan_med.models.base import GenerativeModel
+from tfgan_med.training.run_folder import CLASSES
 
 MODELS = "tfgan_med.models"
 
@@ -147,5 +149,10 @@ def resolve(system: str, config_file: Path | None, changes: Sequence[str]) -> Ru
 def saved_settings(run: Path, changes: Sequence[str] = ()) -> RunConfig:
     """Settings of a run folder; relative paths in it are relative to it."""
     saved = run / "config.yaml"
+    if (run / CLASSES).is_file():
+        names = ", ".join(files.read_json(run / CLASSES)["classes"].values())
+        raise UserError(
+            f"{run}: holds one run for each class. Name one of them: {run}/ and {names}."
+        )
     cls = settings_class(str(config.load_yaml(saved).get("system")))
     return config.resolve(cls, [config.read_layer(cls, saved)], changes)
