@@ -575,6 +575,13 @@ def test_each_kind_has_its_own_order_and_meets_changing_partners(tmp_path: Path)
     np.testing.assert_array_equal(resumed, whole[5:])
 
 
+def test_two_roles_of_a_set_are_kinds_too(tmp_path: Path) -> None:
+    data = domains(tmp_path, domain_a="masks", domain_b="images")
+    assert (data.a.encodings[0].kind, data.b.encodings[0].channels) == ("mask", 3)
+    (batch,) = data.train_batches(3, seed=0).take(1)
+    assert (batch["a"].shape, batch["b"].shape) == ((3, 32, 32, 1), (3, 32, 32, 3))
+
+
 def test_the_fingerprint_says_which_item_is_of_which_kind(tmp_path: Path) -> None:
     content = domains(tmp_path).fingerprint()
     assert content["domains"] == {"a": "g", "b": "r"}
@@ -587,9 +594,10 @@ def test_the_fingerprint_says_which_item_is_of_which_kind(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"domain_a": "r", "domain_b": "x"}, "the classes of the set are: g, r"),
-        ({"domain_a": "r", "domain_b": "r"}, "Name two different ones"),
-        ({"domain_a": "r"}, "needs two classes; the set has g, r"),
+        ({"domain_a": "r", "domain_b": "x"}, "roles of the set are: g, r, images, masks"),
+        ({"domain_a": "r", "domain_b": "images"}, "two different classes or two roles"),
+        ({"domain_a": "r", "domain_b": "r"}, "Name two different classes"),
+        ({"domain_a": "r"}, "needs two kinds of pictures; the set has"),
     ],
 )
 def test_classes_that_cannot_be_translated_are_named(

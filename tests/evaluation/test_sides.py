@@ -49,12 +49,23 @@ def test_a_folder_of_no_run_needs_a_real_set(tmp_path: Path) -> None:
     assert find_sides("real", fake, tmp_path).run is None
 
 
-def test_a_run_that_has_not_translated_yet_is_refused(tmp_path: Path) -> None:
+def test_a_run_that_has_made_nothing_yet_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "0001-pix2pix"
     folder.mkdir()
     (folder / "config.yaml").write_text("model: {}\n")
-    with pytest.raises(UserError, match="tfgan-med translate"):
+    with pytest.raises(UserError, match="tfgan-med generate"):
         find_sides(None, "last", tmp_path)
+
+
+def test_the_two_directions_of_an_unpaired_run_have_their_own_reals(tmp_path: Path) -> None:
+    run = tmp_path / "0001-cyclegan"
+    for way, count in (("a2b", 3), ("b2a", 4)):
+        save(run / "translated" / f"test-{way}" / "images", 2)
+        save(run / "reals" / f"test-{way}" / "images", count)
+    (run / "config.yaml").write_text("model: {}\n")
+    assert len(open_pictures(find_sides(None, "1", tmp_path).real)) == 3
+    back = find_sides(None, str(run / "translated" / "test-b2a"), tmp_path)
+    assert (len(open_pictures(back.real)), back.run) == (4, run)
 
 
 def test_training_and_held_out_pictures_come_from_the_splits_of_the_real_set(

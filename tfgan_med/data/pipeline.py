@@ -158,11 +158,15 @@ class DomainData:
     Attributes:
         a, b: the pictures of each kind.
         names: what the kinds are called in the data.
+        by_class: whether the kinds are classes; else they are roles.
     """
 
-    def __init__(self, a: DecodedSet, b: DecodedSet, names: tuple[str, str]) -> None:
+    def __init__(
+        self, a: DecodedSet, b: DecodedSet, names: tuple[str, str], by_class: bool = True
+    ) -> None:
         self.a, self.b = a, b
         self.names = names
+        self.by_class = by_class
 
     @property
     def counts(self) -> dict[Split, int]:
@@ -234,21 +238,20 @@ def prepare_images(images: ImageSet, config: DataConfig) -> ImageData:
 
 
 def prepare_domains(images: ImageSet, config: DataConfig) -> DomainData:
-    """Decode the pictures of two classes, or of the two halves of an unpaired set.
+    """Decode the pictures of two classes or roles, or of the two halves of an unpaired set.
 
     Raises:
         As `prepare_pairs`.
     """
     names = choose_domains(images, config)
-    paper = round(config.image_size * PAPER_LOAD)
+    load_size = config.load_size or round(config.image_size * PAPER_LOAD)
     half = config.model_copy(update={"cache_mb": config.cache_mb // 2})
-    a, b = (
-        decode(
-            _of_class(images, name), half, choose_made(images, config), config.load_size or paper
-        )
-        for name in names
-    )
-    return DomainData(a, b, names)
+    if names[0] in images.labels:
+        parts = [(_of_class(images, name), choose_made(images, config)) for name in names]
+    else:
+        parts = [(images, (name,)) for name in names]
+    a, b = (decode(part, half, roles, load_size) for part, roles in parts)
+    return DomainData(a, b, names, by_class=names[0] in images.labels)
 
 
 def _of_class(images: ImageSet, label: str) -> ImageSet:

@@ -127,9 +127,10 @@ class DataConfig(Config):
     label: str | None = None
     """Use the items of this class only."""
     domain_a: str | None = None
-    """Unpaired translation: class A; by default the first of two classes, or trainA/."""
+    """Unpaired translation: class A, or a role such as `inputs`; by default the first of two
+    classes, or trainA/."""
     domain_b: str | None = None
-    """Class B; by default the second of two classes, or trainB/."""
+    """Class or role B; by default the second of two classes, or trainB/."""
     classes: int | None = None
     """Number of classes in `labels`; found from the training split if not given."""
     split: Literal["auto", "given", "random", "group"] = "auto"

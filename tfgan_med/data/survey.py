@@ -91,28 +91,29 @@ def choose_made(images: ImageSet, config: DataConfig) -> tuple[str, ...]:
 
 
 def choose_domains(images: ImageSet, config: DataConfig) -> tuple[str, str]:
-    """Classes that are translated into each other.
+    """Classes, or roles such as `images` and `inputs`, that are translated into each other.
 
     Raises:
-        UserError: if a class does not exist, or more than two leave the choice open.
+        UserError: if there is no such class or role, or more than two classes leave it open.
     """
-    wanted, labels = (config.domain_a, config.domain_b), images.labels
-    if wanted == (None, None) and len(labels) == 2:
+    labels = images.labels
+    roles = tuple(role for role in images.roles if kind_of(role) != "labels")
+    known = (*labels, *roles)
+    if config.domain_a is None and config.domain_b is None and len(labels) == 2:
         return labels[0], labels[1]
-    has = ", ".join(labels) or "none"
-    if None in wanted:
+    if config.domain_a is None or config.domain_b is None:
         raise UserError(
-            f"Unpaired translation needs two classes; the set has {has}. Name them with "
-            "--set data.domain_a=CLASS --set data.domain_b=CLASS, or lay the pictures out as "
-            "trainA/ and trainB/."
+            f"Unpaired translation needs two kinds of pictures; the set has the classes and roles "
+            f"{', '.join(known)}. Name two with --set data.domain_a=NAME --set data.domain_b=NAME, "
+            "or lay the pictures out as trainA/ and trainB/."
         )
-    unknown = next((name for name in wanted if name not in labels), None)
-    if unknown is not None or wanted[0] == wanted[1]:
+    wanted = config.domain_a, config.domain_b
+    if not (set(wanted) <= set(labels) or set(wanted) <= set(roles)) or len(set(wanted)) < 2:
         raise UserError(
-            f"data.domain_a is '{wanted[0]}' and data.domain_b '{wanted[1]}', but the classes of "
-            f"the set are: {has}. Name two different ones of these."
+            f"data.domain_a is '{wanted[0]}' and data.domain_b '{wanted[1]}', but the classes and "
+            f"roles of the set are: {', '.join(known)}. Name two different classes or two roles."
         )
-    return str(wanted[0]), str(wanted[1])
+    return wanted
 
 
 def _choose(name: str, wanted: str, order: Sequence[str], present: set[str]) -> str:

@@ -12,7 +12,7 @@ from tfgan_med.evaluation.pictures import Pictures, has_split, open_pictures
 from tfgan_med.training import settings
 from tfgan_med.training.run_folder import find_run
 
-_GENERATED = ("translated/test", "generated", "translated/val")
+_GENERATED = ("translated/test", "generated", "translated/test-a2b", "translated/val")
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ def _generated(run: Path) -> Path:
         if (run / name).is_dir():
             return run / name
     raise UserError(
-        f"{run}: has no translated test pictures. Make them with `tfgan-med translate "
-        f"{run}`, or name a folder of generated pictures with --fake."
+        f"{run}: has no generated pictures. Make them with `tfgan-med generate {run}` (or "
+        "`translate`, if it translates), or name a folder of generated pictures with --fake."
     )
 
 
 def _reals(run: Path, fake: Path) -> Path | None:
-    """The real pictures of the split that was translated, at the same size."""
+    """The real pictures to hold the generated ones against, at the same size."""
     reals = run / "reals" / fake.name
     reals = reals if reals.is_dir() else run / "reals" / "test"
     return reals if reals.is_dir() else None
@@ -100,7 +100,7 @@ def training_pictures(run: Path | None, real: str, given: str | None, role: str)
     if given is not None:
         return open_pictures(given, "train" if has_split(given, "train") else "all", role)
     if run is not None and (run / "data.json").is_file():
-        return _of_run(run)
+        return _of_run(run, "a" if real.endswith("b2a") else "b")
     if has_split(real, "train"):
         return open_pictures(real, "train", role)
     return None
@@ -124,12 +124,20 @@ def held_out_pictures(training: Pictures | None, given: str | None, role: str) -
     return open_pictures(training.name, "test", role) if has_split(training.name, "test") else None
 
 
-def _of_run(run: Path) -> Pictures:
-    """The pictures that `data.json` of a run lists as its training split."""
+def _of_run(run: Path, domain: str) -> Pictures:
+    """The pictures that `data.json` of a run lists as its training split.
+
+    Args:
+        domain: which kind, where a run translates two kinds into each other.
+    """
     facts = files.read_json(run / "data.json")
     data = settings.saved_settings(run).data
-    trained = {item["id"] for item in facts["items"] if item["split"] == "train"}
-    role = facts["target"]["role"]
+    trained = {
+        item["id"]
+        for item in facts["items"]
+        if item["split"] == "train" and item.get("domain", domain) == domain
+    }
+    role = facts[domain]["role"] if domain in facts else facts["roles"]["target"]
     try:
         records = {record.id: record for record in open_set(data).records}
     except UserError as error:

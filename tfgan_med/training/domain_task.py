@@ -57,7 +57,7 @@ class DomainTask(Task):
             target=self.data.b.encodings[0],
             fit=config.fit,
             scale=config.scale,
-            domains=self.data.names,
+            classes=self.data.names if self.data.by_class else None,
         )
         self.watched: Split = "val" if self.data.counts["val"] else "train"
         self._fixed: dict[str, tuple[Array, Array]] = {}
@@ -81,16 +81,18 @@ class DomainTask(Task):
 
     def data_sheet(self) -> tuple[str, Pixels]:
         """Training pictures: a row of A, a row of B."""
-        a, b = self._pictures("train", 8)
-        return "domains.png", images.grid(np.concatenate([_rgb(a[:8]), _rgb(b[:8])]), len(a[:8]))
+        count = min(8, *(len(x) for x in self._pictures("train", 8)))
+        a, b = (x[:count] for x in self._pictures("train", 8))
+        return "domains.png", images.grid(np.concatenate([_rgb(a), _rgb(b)]), len(a))
 
     def sample_sheet(self, model: GenerativeModel) -> Pixels:
         """Fixed pictures: four of A, translated, and back; below them four of B."""
         cells = []
+        count = min(len(x) for x in self._pictures(self.watched, 4))
         for direction, pictures in zip(NETWORKS, self._pictures(self.watched, 4), strict=True):
-            there = translate(model, pictures, direction=direction)
+            there = translate(model, pictures[:count], direction=direction)
             back = translate(model, there, direction=_other(direction))
-            cells += [_rgb(pictures), _rgb(there), _rgb(back)]
+            cells += [_rgb(pictures[:count]), _rgb(there), _rgb(back)]
         return images.grid(np.concatenate(cells), len(cells[0]))
 
     def observe(self, model: GenerativeModel, score: FeatureScore | None, step: int) -> Observation:
@@ -106,7 +108,7 @@ class DomainTask(Task):
         return Observation(
             scores,
             {"real": variety(b), "fake": variety(to_b)},
-            _inverted(scores) if step >= INVERSION_STEPS else None,
+            _inverted(scores) if self.data.by_class and step >= INVERSION_STEPS else None,
         )
 
     def _scores(

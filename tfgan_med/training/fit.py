@@ -203,9 +203,9 @@ class Training:
         folder.log(event="resumed", step=self.step, time=run_folder.now())
 
     def _check_same_data(self, folder: RunFolder) -> None:
-        before = {i["id"]: i["sha256"] for i in files.read_json(folder.path / "data.json")["items"]}
-        after = {i["id"]: i["sha256"] for i in self.task.data.fingerprint()["items"]}
-        changed = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
+        before = _hashes(files.read_json(folder.path / "data.json"))
+        after = _hashes(self.task.data.fingerprint())
+        changed = sorted({k[0] for k in {*before, *after} if before.get(k) != after.get(k)})
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             raise UserError(
@@ -409,6 +409,11 @@ class Training:
             f"this order: --set train.batch_size={max(1, train.batch_size // 2)}, --precision "
             f"mixed_float16 (on a GPU), --set data.image_size={size // 2}."
         )
+
+
+def _hashes(fingerprint: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """File hashes by item and by the kind of unpaired pictures it stands for."""
+    return {(item["id"], item.get("domain", "")): item["sha256"] for item in fingerprint["items"]}
 
 
 def settings_text(run_settings: RunConfig, folder: RunFolder) -> str:

@@ -39,8 +39,8 @@ class Shapes(Config):
     target: Encoding
     fit: fitting.Policy
     scale: float
-    domains: tuple[str, str] | None = None
-    """Classes A and B of an unpaired run; source and target are of A and B."""
+    classes: tuple[str, str] | None = None
+    """A and B of an unpaired run, where these are classes; source and target are of A and B."""
     direction: Direction | None = None
     """Of an unpaired run: `a2b` or `b2a`."""
 
@@ -58,16 +58,16 @@ class Shapes(Config):
     @property
     def label(self) -> str | None:
         """Class that the pictures belong to after translation; None if they keep theirs."""
-        if self.domains is None or self.direction is None:
+        if self.classes is None or self.direction is None:
             return None
-        return self.domains[1 if self.direction == "a2b" else 0]
+        return self.classes[1 if self.direction == "a2b" else 0]
 
     @property
     def source_label(self) -> str | None:
         """Class of the run's own pictures that this direction begins with."""
-        if self.domains is None or self.direction is None:
+        if self.classes is None or self.direction is None:
             return None
-        return self.domains[0 if self.direction == "a2b" else 1]
+        return self.classes[0 if self.direction == "a2b" else 1]
 
     @property
     def condition_role(self) -> str:
