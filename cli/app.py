@@ -11,7 +11,19 @@ import typer
 import tfgan_med
 from tfgan_med.errors import UserError
 
-from . import check, common, describe, doctor, evaluate, quiet, train, translate, weights
+from . import (
+    check,
+    common,
+    describe,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    quiet,
+    train,
+    translate,
+    weights,
+)
 
 app = typer.Typer(
     name="tfgan-med",
@@ -40,7 +52,8 @@ def root(
 app.command()(check.check)
 app.command()(train.train)
 app.command()(translate.translate)
-app.command()(translate.generate)
+app.command()(generate.generate)
+app.command()(export.export)
 app.command("list")(describe.list_names)
 app.command()(describe.describe)
 app.command()(doctor.doctor)

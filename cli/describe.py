@@ -69,7 +69,7 @@ def model_names() -> list[str]:
 
 def metric_names() -> list[str]:
     """Names of the metrics that have settings; reads file names only."""
-    without = ("label_distance", "paired")
+    without = ("label_distance", "mask_shapes", "paired")
     return [n for n in discovery.available("tfgan_med.metrics") if n not in without]
 
 

@@ -456,5 +456,6 @@ def memorization(
 # Several at once ----------------------------------------------------------------------------------
 
 app.command()(evaluate_sets.labels)
+app.command()(evaluate_sets.mask_shapes)
 app.command("all")(evaluate_sets.everything)
 app.command()(evaluate_sets.compare)

@@ -1,8 +1,8 @@
-"""The commands of `evaluate` for more than one metric or set: labels, all, compare."""
+"""The commands of `evaluate` for labels, masks, and more than one metric or set."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from .evaluate_options import (
     TrainingOptions,
     sharing,
 )
+
+if TYPE_CHECKING:
+    from tfgan_med.evaluation.sides import Sides
 
 
 @sharing(sets=RealAndFake, reading=Reading)
@@ -70,6 +73,58 @@ def labels(
     common.note("Next: tfgan-med evaluate all compares the pictures.", reading.quiet)
 
 
+@sharing(sets=RealAndFake, reading=Reading)
+def mask_shapes(sets: RealAndFake, reading: Reading) -> None:
+    """Compare the shapes of masks: area, pieces, compactness, solidity, and how many are valid.
+
+    Lower is better: distances between real and generated distributions, in real standard
+    deviations. Validity is the share of generated masks that show something, in as many pieces
+    and as large as real ones; higher is better.
+
+    The generated masks of the newest run:
+
+        tfgan-med evaluate mask-shapes
+
+    Masks of a generated set against real ones of another size:
+
+        tfgan-med evaluate mask-shapes --real data --fake synthetic --resize 128
+    """
+    common.load_tensorflow()
+    from tfgan_med.evaluation import results
+    from tfgan_med.evaluation.sides import find_sides
+
+    if reading.csv:
+        results.check_csv(reading.csv)
+    if reading.plots:
+        raise UserError("--plots: mask-shapes draws nothing; `evaluate labels --plots` does.")
+    _measure_shapes(find_sides(sets.real, sets.fake, reading.runs), reading, reading.change or [])
+    common.note("Next: look at masks that are not valid, and at `evaluate all`.", reading.quiet)
+
+
+def _measure_shapes(sides: Sides, reading: Reading, changes: list[str]) -> None:
+    """Measure, print and keep."""
+    from tfgan_med.config import resolve
+    from tfgan_med.evaluation import mask_shapes as shapes
+    from tfgan_med.metrics.mask_shapes import MaskShapes
+
+    measuring.one_of("fit", reading.fit, ("crop", "pad", "stretch"))
+    without = {} if reading.interval else {"resamples": 0}
+    with measuring.progress(reading.quiet) as show:
+        measured = shapes.compare(
+            sides.real,
+            sides.fake,
+            role=reading.role if reading.role != "images" else "auto",
+            split=reading.real_split,
+            settings=resolve(MaskShapes, [("options", without)], changes),
+            resize=reading.resize,
+            fit=reading.fit,  # type: ignore[arg-type]
+            seed=reading.seed,
+            progress=show,
+        )
+    evaluate_text.emit(measured, (), reading.as_json)
+    measuring.keep(measured, reading, sides.run)
+
+
 @sharing(
     sets=RealAndFake,
     training=TrainingOptions,
@@ -90,6 +145,7 @@ def everything(
     """Every metric, with one pass over each set of pictures.
 
     Metrics whose networks are not on this machine are named at the end, with what they need.
+    Where both sets have masks beside their pictures, the shapes of these are compared too.
 
     The newest run:
 
@@ -115,9 +171,27 @@ def everything(
     )
     for text in missing:
         common.note(f"Missing: {text}")
+    if not metrics:
+        _shapes_too(sets, reading)
     if not outcome.results:
         raise UserError("No metric could be computed; the reasons stand above.")
     common.note("Next: docs/metrics.md says which number answers which question.", reading.quiet)
+
+
+def _shapes_too(sets: RealAndFake, reading: Reading) -> None:
+    """The shapes of masks, where both sets have some; otherwise why not."""
+    from tfgan_med.evaluation.mask_shapes import why_not
+    from tfgan_med.evaluation.sides import find_sides
+
+    sides = find_sides(sets.real, sets.fake, reading.runs)
+    reason = why_not(sides.real, sides.fake)
+    try:
+        if not reason:
+            _measure_shapes(sides, reading, [])
+    except UserError as error:
+        reason = str(error)
+    if reason:
+        common.note(f"Not measured: mask_shapes: {reason}")
 
 
 @sharing(reading=Reading, features=FeatureOptions, perceptual=PerceptualOptions)

@@ -95,6 +95,25 @@ def test_statistics_are_float32_under_mixed_precision(form: str, policy: str) ->
 
 def test_without_affine_there_are_no_weights() -> None:
     assert built(3, affine=False).weights == []
+    plain = normalization("instance-plain", "norm")
+    assert isinstance(plain, InstanceNormalization)
+    assert not plain.affine
+
+
+def test_without_affine_values_and_gradients_are_those_of_scale_one_and_offset_zero(
+    form: str,
+) -> None:
+    x = tf.constant(pictures(2, 16, 12, 3))
+
+    def result(affine: bool) -> list[npt.NDArray[np.float32]]:
+        layer = built(3, affine=affine)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x)
+        return [y.numpy(), tape.gradient(y, x, output_gradients=tf.sin(y)).numpy()]
+
+    for plain, learned in zip(result(affine=False), result(affine=True), strict=True):
+        np.testing.assert_allclose(plain, learned, atol=1e-6)
 
 
 def test_a_map_of_one_pixel_is_refused() -> None:

@@ -89,6 +89,25 @@ def test_one_score_sees_a_window_of_its_receptive_field(kind: str) -> None:
         assert (int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1) == (field, field)
 
 
+@pytest.mark.parametrize(
+    ("kind", "colored", "gray"),
+    [
+        ("patch10", 4_161, 2_113),
+        ("patch22", 136_385, 134_337),
+        ("patch46", 662_977, 660_929),
+        ("patch70", 2_764_737, 2_762_689),
+    ],
+)
+def test_cyclegans_discriminators_see_one_picture_and_have_biases_but_plain_norms(
+    kind: str, colored: int, gray: int
+) -> None:
+    for channels, count in ((3, colored), (1, gray)):
+        model = patch_discriminator(kind, 128, (channels,), norm="instance-plain", bias=True)
+        assert (trainable(model), model.count_params()) == (count, count)
+    (scores,) = model(tf.zeros((2, 128, 128, 1)))
+    assert tuple(scores.shape) == (2, score_side(kind, 128), score_side(kind, 128), 1)
+
+
 def test_the_image_kind_gives_one_score_that_sees_everything() -> None:
     for size in (64, 128, 256):
         assert receptive_field("image", size) == size

@@ -10,7 +10,7 @@ from tfgan_med.metrics.base import Metric
 from tfgan_med.metrics.cid import CID
 
 _PACKAGE = "tfgan_med.metrics"
-_OTHERWISE = ("label_distance", "paired")  # compare masks and pairs, not two sets of pictures
+_OTHERWISE = ("label_distance", "mask_shapes", "paired")  # not of two sets of pictures
 
 
 def names() -> list[str]:

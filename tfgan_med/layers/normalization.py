@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-NormKind = Literal["instance", "batch", "none"]
+NormKind = Literal["instance", "instance-plain", "batch", "none"]
 
 MAX_FUSED_BATCH = 16
 MIN_FUSED_PIXELS = 128
@@ -52,7 +53,7 @@ class InstanceNormalization(keras.layers.Layer):
             self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
 
     def call(self, inputs: Any) -> Any:
-        if self.affine and _fused_on_cpu(inputs):
+        if _fused_on_cpu(inputs):
             return self._fused(inputs)
         x = ops.cast(inputs, "float32")
         mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
@@ -71,7 +72,10 @@ class InstanceNormalization(keras.layers.Layer):
         """
         import tensorflow as tf
 
-        gamma, beta = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
+        if self.affine:
+            gamma, beta = (ops.cast(weight, "float32") for weight in (self.gamma, self.beta))
+        else:
+            gamma, beta = tf.ones(inputs.shape[-1:]), tf.zeros(inputs.shape[-1:])
         images = [
             tf.raw_ops.FusedBatchNormV3(
                 x=image,
@@ -109,16 +113,18 @@ def _fused_on_cpu(inputs: Any) -> bool:
 def normalization(kind: NormKind, name: str) -> keras.layers.Layer:
     """The norm layer called `kind`; momentum and epsilon are PyTorch's.
 
+    "instance-plain" is instance norm without learned scale and offset.
     Keras' own batch-norm constants (0.99, 1e-3) make the moving statistics too slow for runs of
     a few thousand steps.
     """
-    if kind == "instance":
-        return InstanceNormalization(name=name)
+    if kind in ("instance", "instance-plain"):
+        return InstanceNormalization(affine=kind == "instance", name=name)
     if kind == "batch":
         return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
     if kind == "none":
         return keras.layers.Identity(name=name)
-    raise ValueError(f'Unknown norm "{kind}". Expected "instance", "batch" or "none".')
+    kinds = ", ".join(typing.get_args(NormKind))
+    raise ValueError(f'Unknown norm "{kind}". Expected one of: {kinds}.')
 
 
 def recalibrate(network: keras.Model, batches: Iterable[Any]) -> None:
@@ -140,9 +146,10 @@ def recalibrate(network: keras.Model, batches: Iterable[Any]) -> None:
     ]
     if not norms:
         return
-    kept = [norm.momentum for norm in norms]
+    kept = [(norm.momentum, norm.trainable) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0  # the moving statistics become those of the last batch
+        norm.trainable = True  # a frozen norm, as of a moving average, would not look at batches
     forward = tf.function(lambda batch: network(batch, training=True))
     statistics = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
     totals, count = [np.zeros(v.shape) for v in statistics], 0
@@ -152,8 +159,8 @@ def recalibrate(network: keras.Model, batches: Iterable[Any]) -> None:
             totals = [total + v.numpy() for total, v in zip(totals, statistics, strict=True)]
             count += 1
     finally:
-        for norm, momentum in zip(norms, kept, strict=True):
-            norm.momentum = momentum
+        for norm, (momentum, trainable) in zip(norms, kept, strict=True):
+            norm.momentum, norm.trainable = momentum, trainable
     if not count:
         raise ValueError("Batch-norm statistics need at least one batch to be averaged over.")
     for variable, total in zip(statistics, totals, strict=True):

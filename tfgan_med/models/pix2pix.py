@@ -19,10 +19,10 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
+from tfgan_med.augment.diffaugment import DiffAugment
 from tfgan_med.batches import PairedBatch, Tensor
-from tfgan_med.config import Config
 from tfgan_med.layers.normalization import NormKind
-from tfgan_med.losses.adversarial import adversarial_loss
+from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
 from tfgan_med.losses.perceptual import PerceptualLoss
 from tfgan_med.losses.reconstruction import l1_loss
 from tfgan_med.models.base import (
@@ -35,8 +35,11 @@ from tfgan_med.models.base import (
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.unet import unet_generator
 
+# Streams of random numbers within one step.
+PENALTY, DISCRIMINATOR_VIEW, FAKE_VIEW, GENERATOR_VIEW, REAL_VIEW = range(1, 6)
 
-class Pix2PixConfig(Config):
+
+class Pix2PixConfig(GameConfig):
     """Settings of the networks, losses and optimizers."""
 
     generator_base: int = Field(64, ge=4, le=256)
@@ -55,8 +58,6 @@ class Pix2PixConfig(Config):
     """`resize` (nearest, then convolution) avoids checkerboards at some cost in time."""
     dropout: float = Field(0.5, ge=0.0, lt=1.0)
     """Share of channels dropped in the first decoder levels; the paper's only noise."""
-    adversarial: str = "nonsaturating"
-    """Adversarial loss: nonsaturating, minimax, hinge, lsgan, wgan."""
     reconstruction: Literal["l1", "perceptual", "l1+perceptual"] = "l1"
     """What holds the picture to its target; `perceptual` needs VGG16 weights."""
     lambda_l1: float = Field(100.0, ge=0.0)
@@ -72,7 +73,11 @@ class Pix2PixConfig(Config):
     vgg_weights: Path | None = None
     """File of VGG16 weights in Keras format (notop); by default the one in the weights folder."""
     d_loss_weight: float = Field(0.5, gt=0.0)
-    """Factor of the discriminator's loss; a half slows it against the generator."""
+    """Factor of the discriminator's adversarial loss; a half slows it against the generator."""
+    augment: str = ""
+    """DiffAugment of what the discriminator sees, e.g. `color,translation`, against a few hundred
+    pairs learned by heart. Both pictures are moved alike; only the target's colors change, since
+    the source may be a label map."""
     learning_rate: float = Field(2e-4, gt=0.0)
     """Adam's rate of both networks at the start."""
     beta_1: float = Field(0.5, ge=0.0, lt=1.0)
@@ -113,9 +118,9 @@ class Pix2Pix(GenerativeModel):
         inference: bool = False,
     ) -> None:
         terms = [name for name in ("l1", "perceptual") if name in config.reconstruction.split("+")]
-        super().__init__(
-            ["generator", "discriminator", *terms, "real_score", "fake_score"], seed=seed
-        )
+        penalty = ["penalty"] if config.penalty_in_use != "none" else []
+        scores = ["real_score", "fake_score", "sign_accuracy"]
+        super().__init__(["generator", "discriminator", *penalty, *terms, *scores], seed=seed)
         self.config = config
         self._shape = (image_size, source_channels, target_channels)
         self._twin: keras.Model | None = None
@@ -151,7 +156,10 @@ class Pix2Pix(GenerativeModel):
         self.networks["discriminator"] = self.discriminator
         if config.ema:
             self.keep_average(self.generator)
-        self.adversarial = adversarial_loss(config.adversarial)
+        self.game = Game(config, self.discriminator, config.beta_1)
+        self.notices.extend(self.game.notices)
+        # The source may be a mask or labels, whose values are no colors.
+        self.augment = DiffAugment(config.augment, channels, color_groups=(1,))
         self.perceptual = None
         if "perceptual" in self.loss_names:
             self.perceptual = self._perceptual_loss()
@@ -193,34 +201,54 @@ class Pix2Pix(GenerativeModel):
         with tf.GradientTape() as tape:
             fake = self.generator(source, training=True)
             with tape.stop_recording():
-                real_logits, discriminator_loss = self._train_discriminator(source, target, fake)
-            fake_logits = self.discriminator([source, fake], training=True)
+                seen = self._train_discriminator(source, target, fake)
+                real_logits = self._real_scores_anew(source, target)
+            fake_logits = self._scores(source, fake, GENERATOR_VIEW)
             terms = self._reconstruction(target, fake)
-            generator_loss = self.adversarial.generator(fake_logits) + sum(
+            generator_loss = self.game.generator_loss(fake_logits, real_logits) + sum(
                 weight * value for weight, value in terms.values()
             )
         self.minimize(generator_loss, tape, "generator", self.generator)
         if self.config.ema:
             self.update_average(self.generator, self.config.ema)
-        return self.track(
-            generator=generator_loss,
-            discriminator=discriminator_loss,
-            **{name: value for name, (_, value) in terms.items()},
-            real_score=mean_score(real_logits),
-            fake_score=mean_score(fake_logits),
-        )
+        seen["generator"] = generator_loss
+        seen["fake_score"] = mean_score(fake_logits)
+        seen.update({name: value for name, (_, value) in terms.items()})
+        return self.track(**{name: seen[name] for name in self.loss_names})
 
     def _train_discriminator(
         self, source: Tensor, target: Tensor, fake: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Half the adversarial loss on the pairs (source, target) and (source, fake)."""
+    ) -> dict[str, Tensor]:
+        """Half the adversarial loss on the pairs (source, target) and (source, fake), and the
+        penalty; returns what is tracked of it."""
+        seen = {}
         with tf.GradientTape() as tape:
             real_logits, fake_logits = self._scores_of_both(source, target, fake)
-            loss = self.config.d_loss_weight * self.adversarial.discriminator(
-                real_logits, fake_logits
-            )
+            adversarial = self.game.discriminator_loss(real_logits, fake_logits)
+            loss = self.config.d_loss_weight * adversarial
+            if self.game.has_penalty:
+                seen["penalty"] = self._penalty(source, target, fake)
+                loss += seen["penalty"]
         self.minimize(loss, tape, "discriminator", self.discriminator)
-        return real_logits, loss
+        self.game.constrain()
+        seen["discriminator"] = loss
+        seen["real_score"] = mean_score(real_logits)
+        seen["sign_accuracy"] = sign_accuracy(real_logits, fake_logits)
+        return seen
+
+    def _real_scores_anew(self, source: Tensor, target: Tensor) -> list[Tensor] | None:
+        """Scores by the trained discriminator, where the generator's loss compares with them."""
+        return self._scores(source, target, REAL_VIEW) if self.game.needs_real else None
+
+    def _penalty(self, source: Tensor, target: Tensor, fake: Tensor) -> Tensor:
+        """On the discriminator as a function of the translated picture, the source given."""
+        return self.game.penalty(
+            lambda pictures: self._scores(source, pictures, DISCRIMINATOR_VIEW),
+            target,
+            fake,
+            self.random_seed(PENALTY),
+            self.step.value,
+        )
 
     def _scores_of_both(
         self, source: Tensor, target: Tensor, fake: Tensor
@@ -228,14 +256,23 @@ class Pix2Pix(GenerativeModel):
         """Scores of real and translated pairs, in one pass where pictures do not interact."""
         if self.config.norm == "batch":  # statistics of real and fake must not mix
             return (
-                self.discriminator([source, target], training=True),
-                self.discriminator([source, fake], training=True),
+                self._scores(source, target, DISCRIMINATOR_VIEW),
+                self._scores(source, fake, FAKE_VIEW),
             )
         conditions = tf.concat([source, source], axis=0)
         pictures = tf.concat([target, tf.cast(fake, target.dtype)], axis=0)
-        scores = self.discriminator([conditions, pictures], training=True)
+        scores = self._scores(conditions, pictures, DISCRIMINATOR_VIEW)
         both = [tf.split(score, 2) for score in scores]
         return [real for real, _ in both], [fake for _, fake in both]
+
+    def _scores(self, source: Tensor, pictures: Tensor, stream: int) -> list[Tensor]:
+        """What the discriminator says of pairs, changed by DiffAugment if there is one."""
+        if self.augment:
+            pair = tf.concat([source, tf.cast(pictures, source.dtype)], axis=-1)
+            pair = self.augment(pair, self.random_seed(stream))
+            source, pictures = tf.split(pair, self.augment.groups, axis=-1)
+        scores: list[Tensor] = self.discriminator([source, pictures], training=True)
+        return scores
 
     def _reconstruction(self, target: Tensor, fake: Tensor) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of each term that compares with the target."""
@@ -272,8 +309,3 @@ class Pix2Pix(GenerativeModel):
             self._twin = self._build_generator("instance")
         self._twin.set_weights([v.numpy() for v in generator.weights if "moving_" not in v.path])
         return self._twin
-
-
-def mean_score(logits: list[Tensor]) -> Tensor:
-    """Mean raw score over all patches of all scales; float32."""
-    return tf.add_n([tf.reduce_mean(tf.cast(x, tf.float32)) for x in logits]) / len(logits)

@@ -1,4 +1,4 @@
-"""Patch discriminators: every score judges one window of the picture and its condition.
+"""Patch discriminators: every score judges one window of a picture, or of it and its condition.
 
 Isola et al., arXiv:1611.07004, section 6.1.2. A discriminator is named after its receptive field,
 the side of that window in pixels, for the numbering in the literature contradicts itself.
@@ -45,9 +45,10 @@ PATCH_KINDS = ("pixel", *DEPTHS, "image", *ALIASES)
 def patch_discriminator(
     kind: str,
     image_size: int,
-    channels_in: tuple[int, int],
+    channels_in: tuple[int, ...],
     base: int = 64,
     norm: NormKind = "instance",
+    bias: bool = False,
     num_scales: int = 1,
     seed: int = 0,
     name: str = "discriminator",
@@ -57,14 +58,17 @@ def patch_discriminator(
     Args:
         kind: one of `PATCH_KINDS`; "image" gives one score per picture.
         image_size: pixels per side.
-        channels_in: channels of the source and of the target.
+        channels_in: channels of the source and of the target; one number, `(channels,)`, for a
+            discriminator that sees the picture alone.
         base: width of the first layer; each halving doubles it up to 8 times `base`.
-        norm: "instance", "batch" or "none"; the first layer never has one.
+        norm: one of `NormKind`; the first layer never has one.
+        bias: of all convolutions (CycleGAN); without it only the last one has a bias (Pix2Pix).
         num_scales: how many discriminators, each with its own weights.
         seed: of the starting weights.
     Returns:
-        A model from `[source, target]`, each `(batch, size, size, channels)`, to a list with the
-        scores of each scale, `(batch, side, side, 1)`, float32, raw: no sigmoid.
+        A model from `[source, target]`, each `(batch, size, size, channels)`, or from one such
+        picture, to a list with the scores of each scale, `(batch, side, side, 1)`, float32, raw:
+        no sigmoid.
     Raises:
         UserError: for an unknown kind.
         ValueError: if the picture is too small for the kind at the smallest scale.
@@ -73,17 +77,26 @@ def patch_discriminator(
     for scale in range(num_scales):
         score_side(kind, image_size >> scale)
 
-    source = keras.Input((image_size, image_size, channels_in[0]), name="source")
-    target = keras.Input((image_size, image_size, channels_in[1]), name="target")
-    pair = layers.Concatenate(name="pair")([source, target])
-
+    inputs, seen = _inputs(image_size, channels_in)
     scores = []
     for scale in range(num_scales):
         if scale:
-            pair = HalvingPool(name=f"scale{scale}_pool")(pair)
-        stack = _Stack(base, norm, seed, f"{name}/scale{scale}" if num_scales > 1 else name)
-        scores.append(stack.scores(kind, pair))
-    return PatchDiscriminator([source, target], scores, name=name)
+            seen = HalvingPool(name=f"scale{scale}_pool")(seen)
+        stack = _Stack(base, norm, bias, seed, f"{name}/scale{scale}" if num_scales > 1 else name)
+        scores.append(stack.scores(kind, seen))
+    return PatchDiscriminator(inputs, scores, name=name)
+
+
+def _inputs(image_size: int, channels_in: tuple[int, ...]) -> tuple[Any, Any]:
+    """What the model is called with, and the one tensor that its layers see."""
+    if len(channels_in) == 1:
+        image = keras.Input((image_size, image_size, channels_in[0]), name="image")
+        return image, image
+    pair = [
+        keras.Input((image_size, image_size, channels), name=name)
+        for channels, name in zip(channels_in, ("source", "target"), strict=True)
+    ]
+    return pair, layers.Concatenate(name="pair")(pair)
 
 
 def canonical_kind(kind: str) -> str:
@@ -182,8 +195,8 @@ def _halvings_to_four(image_size: int) -> int:
 class _Stack:
     """The layers of one scale, named and seeded by the path of that scale."""
 
-    def __init__(self, base: int, norm: NormKind, seed: int, path: str) -> None:
-        self.base, self.norm, self.seed, self.path = base, norm, seed, path
+    def __init__(self, base: int, norm: NormKind, bias: bool, seed: int, path: str) -> None:
+        self.base, self.norm, self.bias, self.seed, self.path = base, norm, bias, seed, path
         self.prefix = path.partition("/")[2]
 
     def scores(self, kind: str, pair: Any) -> Any:
@@ -240,7 +253,7 @@ class _Stack:
             kernel,
             strides=strides,
             padding=padding,
-            use_bias=bias,
+            use_bias=bias or self.bias,
             kernel_initializer=normal_weights(self.seed, f"{self.path}/{label}"),
             dtype=dtype,
             name=self._name(f"{label}_conv"),

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 import yaml
 
 from tfgan_med import files
-from tfgan_med.config import Config
-from tfgan_med.data.encoding import Encoding
 from tfgan_med.data.pipeline import ImageData, prepare_images
 from tfgan_med.data.records import DataConfig, Split
-from tfgan_med.errors import UserError
 from tfgan_med.metrics.paired import variety
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
+from tfgan_med.models.base import GenerativeModel, Schedule
 from tfgan_med.ops import images
-from tfgan_med.training import weights
+from tfgan_med.ops.latents import latents
+from tfgan_med.training import sampling, translation, weights
 from tfgan_med.training.run_folder import RunFolder
-from tfgan_med.training.settings import RunConfig, model_class
+from tfgan_med.training.sampling import ImageShapes, Order, build_model
+from tfgan_med.training.settings import RunConfig
 from tfgan_med.training.task import (
     Ending,
     FeatureScore,
@@ -36,50 +35,8 @@ Array = npt.NDArray[Any]
 
 SHEET = 36  # pictures of a sample sheet
 QUICK_CALIBRATION = 8  # batches for a look between steps
+MOST_SAMPLES = 2000  # that a finished run makes; the thesis' number
 MOST_REALS = 1000  # that the scores of a finished run are measured on
-
-
-class ImageShapes(Config):
-    """What a model of pictures must know beside its settings; saved as `network.yaml`."""
-
-    system: str
-    kind: Literal["images"] = "images"
-    image_size: int
-    encodings: tuple[Encoding, ...]
-    """Of each group of channels: the picture, then its masks."""
-    label: str | None = None
-    """Class that it was trained on, if one."""
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Sizes of the groups of channels."""
-        return tuple(how.channels for how in self.encodings)
-
-    def parted(self, tensor: Array) -> list[Array]:
-        """The groups of channels of a tensor `(..., channels)`."""
-        return list(np.split(tensor, np.cumsum(self.channels)[:-1], axis=-1))
-
-
-def build_model(
-    settings: RunConfig,
-    shapes: ImageShapes,
-    schedule: Schedule = UNSCHEDULED,
-    inference: bool = False,
-) -> LatentModel:
-    """The model of a run; with `inference`, the generator alone."""
-    cls: Any = model_class(settings.system)  # the constructor of models from latents
-    try:
-        model: LatentModel = cls(
-            settings.model,
-            shapes.image_size,
-            shapes.channels,
-            schedule=schedule,
-            seed=settings.train.seed,
-            inference=inference,
-        )
-        return model
-    except ValueError as error:  # sizes that the networks cannot have
-        raise UserError(f"{error} Settings: data.image_size, model.*.") from error
 
 
 class ImageTask(Task):
@@ -148,10 +105,10 @@ class ImageTask(Task):
         return [images.as_rgb(group, how.kind) for group, how in pairs]
 
     def _samples(self, model: GenerativeModel, count: int, calibration: int) -> list[Array]:
-        """Groups of channels of samples; the same latent vectors for a count."""
+        """Groups of channels of the first pictures that `generate` makes."""
         assert isinstance(model, LatentModel)
         model.prepare_samples(min(calibration, self.settings.train.calibration_batches))
-        draw = tf.random.stateless_normal((count, model.latent_size), (self.settings.train.seed, 0))
+        draw = latents(Order.seed, range(count), model.latent_size)
         starts = range(0, count, 32)
         made = np.concatenate([np.asarray(model.sample(draw[i : i + 32])) for i in starts])
         return self.shapes.parted(made)
@@ -199,10 +156,24 @@ class ImageTask(Task):
             parts = [self._reals(s, MOST_REALS) for s in ("val", "test") if self.data.counts[s]]
             others = [np.concatenate(group) for group in zip(*parts, strict=True)]
             references["real pictures not trained on"] = self._scores(real, others)
+        made, reals = self._write(folder)
         return Ending(
             scores=self._scores(real, fake),
             references=references,
             basis=f"{count} samples and {count} training pictures",
             split="train",
             pictures=count,
+            made=made,
+            reals=reals,
         )
+
+    def _write(self, folder: RunFolder) -> tuple[Path, Path]:
+        """Samples, as many as training pictures, and the real pictures as folders."""
+        data, made = self.data.decoded, folder.path / "generated"
+        order = Order(min(self.data.counts["train"], MOST_SAMPLES))
+        sampling.generate_folder([sampling.Sampler(folder.path)], made, order, replace=True)
+        if self.data.counts["test"]:
+            ids, batches = data.names("test"), data.batches("test")
+            translation.write_reals(batches, ids, data.encodings, folder, "test")
+        ids, batches = data.names("train"), data.batches("train")
+        return made, translation.write_reals(batches, ids, data.encodings, folder, "generated")

@@ -1,0 +1,1 @@
+"""Data sets in the layouts of other tools: one file per format."""
