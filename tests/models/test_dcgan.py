@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -12,7 +13,13 @@ import tensorflow as tf
 from tfgan_med.batches import ImageBatch
 from tfgan_med.errors import UserError
 from tfgan_med.layers.batch_normalization import FusedBatchNormalization
-from tfgan_med.models.dcgan import DCGAN, DCGANConfig, dcgan_discriminator, dcgan_generator
+from tfgan_med.models.dcgan import (
+    DCGAN,
+    DCGANConfig,
+    DoublingConvolution5,
+    dcgan_discriminator,
+    dcgan_generator,
+)
 
 SMALL = {"generator_base": 32, "discriminator_base": 4, "latent_size": 8}
 
@@ -69,7 +76,7 @@ def test_the_networks_have_the_weights_of_the_sources(
     generator: tuple[int, int],
     discriminator: tuple[int, int],
 ) -> None:
-    config = DCGANConfig(variant=variant)  # type: ignore[arg-type]
+    config = DCGANConfig(variant=variant)
     assert counts(dcgan_generator(config, size, channels)) == generator
     assert counts(dcgan_discriminator(config, size, channels)) == discriminator
 
@@ -140,7 +147,7 @@ def test_pictures_and_scores_are_float32_and_in_range(variant: str, policy: str)
 )
 def test_a_size_no_variant_makes_is_refused(variant: str, size: int, more: str) -> None:
     with pytest.raises(ValueError, match=f"image_size is {size}.*{more}"):
-        DCGAN(DCGANConfig(variant=variant), size, (1,))  # type: ignore[arg-type]
+        DCGAN(DCGANConfig(variant=variant), size, (1,))
 
 
 def test_pictures_over_128_pixels_are_doubtful() -> None:
@@ -156,6 +163,29 @@ def test_inference_builds_the_generator_alone() -> None:
     assert model.optimizers == {}
     model.prepare_samples(2)
     assert model.sample(tf.zeros((2, 8))).shape == (2, 32, 32, 1)
+
+
+@pytest.mark.parametrize("side", [4, 8])  # as a matrix product, and as a convolution
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_doubling_layer_is_a_transposed_convolution(side: int, bias: bool) -> None:
+    ours = DoublingConvolution5(3, use_bias=bias, bias_initializer="ones")
+    theirs = keras.layers.Conv2DTranspose(
+        3, 5, strides=2, padding="same", use_bias=bias, bias_initializer="ones"
+    )
+    x = tf.random.stateless_normal((2, side, side, 6), (1, 2))
+    theirs.build(x.shape)
+    ours.build(x.shape)
+    ours.set_weights(theirs.get_weights())
+    found = []
+    for layer in (theirs, ours):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = layer(x)
+            loss = tf.reduce_sum(tf.sin(result))
+        found.append([result, *tape.gradient(loss, [x, *layer.trainable_variables])])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+    assert DoublingConvolution5.from_config(ours.get_config()).get_config() == ours.get_config()
 
 
 # The game -----------------------------------------------------------------------------------------
@@ -307,7 +337,7 @@ def test_critic_steps_train_the_discriminator_that_often_on_other_fakes(batch: I
     assert int(model.optimizers["discriminator"].iterations) == 3
     assert int(model.optimizers["generator"].iterations) == 1
     assert len(seen) == 3
-    assert all(not np.allclose(a, b, atol=1e-3) for a, b in zip(seen, seen[1:], strict=False))
+    assert all(not np.allclose(a, b, atol=1e-3) for a, b in itertools.pairwise(seen))
 
 
 def test_color_changes_pictures_and_leaves_masks_alone(batch: ImageBatch) -> None:
@@ -317,7 +347,9 @@ def test_color_changes_pictures_and_leaves_masks_alone(batch: ImageBatch) -> Non
     np.testing.assert_array_equal(changed[..., 1], batch["images"][..., 1])
 
 
-def test_both_players_see_augmented_pictures_drawn_apart(batch: ImageBatch) -> None:
+def test_both_players_see_augmented_pictures_drawn_apart(
+    batch: ImageBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = make(augment="translation")
     seeds = []
     augment = model.augment
@@ -326,7 +358,7 @@ def test_both_players_see_augmented_pictures_drawn_apart(batch: ImageBatch) -> N
         seeds.append(tuple(seed.numpy()))
         return augment(images, seed)
 
-    model.augment = spy
+    monkeypatch.setattr(model, "augment", spy)
     model.train_step(first(batch))
     model.train_step(first(batch))
     assert len(seeds) == len(set(seeds)) == 6  # real, fake and the generator's fake, two steps

@@ -71,6 +71,7 @@ def test_the_log_holds_losses_rates_and_speed(finished: Any) -> None:
         "l1",
         "real_score",
         "fake_score",
+        "sign_accuracy",
     }
     assert entry["learning_rates"] == {"generator": 0.0002, "discriminator": 0.0002}
     assert entry["gradient_norms"]["generator"] > 0

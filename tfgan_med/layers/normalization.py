@@ -56,7 +56,10 @@ class InstanceNormalization(keras.layers.Layer):
         if _fused_on_cpu(inputs):
             return self._fused(inputs)
         x = ops.cast(inputs, "float32")
-        mean, variance = ops.moments(x, axes=(1, 2), keepdims=True)
+        # Not `ops.moments`: TensorFlow's lets no gradient through the mean in the variance, which
+        # is right once but wrong for the gradient of a gradient penalty.
+        mean = ops.mean(x, axis=(1, 2), keepdims=True)
+        variance = ops.mean(ops.square(x - mean), axis=(1, 2), keepdims=True)
         scale = ops.rsqrt(variance + self.epsilon)
         if self.affine:
             scale = scale * ops.cast(self.gamma, "float32")

@@ -51,6 +51,12 @@ class Shapes(Config):
         return self.model_copy(update=update)
 
     @property
+    def channels(self) -> tuple[int, int]:
+        """Of source and target, or of A and B whatever the direction."""
+        sides = self.source.channels, self.target.channels
+        return sides if self.direction != "b2a" else sides[::-1]
+
+    @property
     def network(self) -> str:
         """Name of the network that translates."""
         return "generator" if self.direction is None else NETWORKS[self.direction]
@@ -84,8 +90,7 @@ def build_model(
         model: GenerativeModel = cls(
             settings.model,
             shapes.image_size,
-            shapes.source.channels,
-            shapes.target.channels,
+            *shapes.channels,
             schedule=schedule,
             seed=settings.train.seed,
             inference=inference,
