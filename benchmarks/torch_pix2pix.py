@@ -1,27 +1,15 @@
 """Pix2Pix in PyTorch, for comparison of speed only: the same layers, losses and step as ours.
 
-Runs in PyTorch's own environment and imports nothing of this package. Answers every
-line on stdin with one run, as a line of JSON; `train_step.py` is its caller.
+A contestant of `train_step.py`; see `torch_common.py` for how it is run.
 """
 
 from __future__ import annotations
-
-import argparse
-import json
-import sys
-import time
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-def instance_norm(channels: int) -> nn.Module:
-    """Instance norm as group norm of one channel each: equal values, and its kernel is faster on
-    CPUs (9.3 against 8.2 images/s of the whole step at 128 px)."""
-    return nn.GroupNorm(channels, channels, eps=1e-5)
+from benchmarks.torch_common import Case, Step, adam, frozen, instance_norm, main, minimize
 
 
 class Level(nn.Module):
@@ -95,84 +83,32 @@ def patch70(channels: int, base: int = 64) -> nn.Module:
     return nn.Sequential(*layers, nn.Conv2d(base * 8, 1, 4, padding=1))
 
 
-def start_weights(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, 0.02)
-
-
-def training_step(
-    generator: nn.Module, discriminator: nn.Module, bfloat16: bool
-) -> Callable[[Tensor, Tensor], Tensor]:
+def contestant(case: Case) -> tuple[list[nn.Module], Step]:
     """The discriminator first, then the generator, on the same translated pictures."""
-    rates = {"lr": 2e-4, "betas": (0.5, 0.999), "eps": 1e-8, "fused": True}
-    generator_adam = torch.optim.Adam(generator.parameters(), **rates)
-    discriminator_adam = torch.optim.Adam(discriminator.parameters(), **rates)
+    base = 64 // case.narrow
+    generator, discriminator = unet(case.image_size, 3, base), patch70(6, base)
+    case.prepare(generator, discriminator)
+    generator_adam, discriminator_adam = adam(generator), adam(discriminator)
+    source, target = case.pictures(), case.pictures()
     softplus = functional.softplus
 
-    def precision() -> Any:
-        return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
-
-    def step(source: Tensor, target: Tensor) -> Tensor:
-        with precision():
+    def step() -> Tensor:
+        with case.precision():
             fake = generator(source)
             real_logits = discriminator(torch.cat([source, target], 1)).float()
             fake_logits = discriminator(torch.cat([source, fake.detach()], 1)).float()
         loss = 0.5 * (softplus(-real_logits).mean() + softplus(fake_logits).mean())
-        discriminator_adam.zero_grad(set_to_none=True)
-        loss.backward()
-        discriminator_adam.step()
+        minimize(loss, discriminator_adam)
 
-        discriminator.requires_grad_(False)
-        with precision():
-            fake_logits = discriminator(torch.cat([source, fake], 1)).float()
-        loss = softplus(-fake_logits).mean() + 100.0 * (target - fake.float()).abs().mean()
-        generator_adam.zero_grad(set_to_none=True)
-        loss.backward()
-        generator_adam.step()
-        discriminator.requires_grad_(True)
+        with frozen(discriminator):
+            with case.precision():
+                fake_logits = discriminator(torch.cat([source, fake], 1)).float()
+            loss = softplus(-fake_logits).mean() + 100.0 * (target - fake.float()).abs().mean()
+            minimize(loss, generator_adam)
         return loss.detach()
 
-    return step
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image-size", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, required=True)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument(
-        "--form", choices=["channels_last", "contiguous", "compile"], default="channels_last"
-    )
-    parser.add_argument("--seconds", type=float, default=6.0, help="of one run")
-    options = parser.parse_args()
-
-    torch.manual_seed(0)
-    layout = torch.contiguous_format if options.form == "contiguous" else torch.channels_last
-    generator, discriminator = unet(options.image_size, 3), patch70(6)
-    for network in (generator, discriminator):
-        start_weights(network)
-        network.to(memory_format=layout)
-    step = training_step(generator, discriminator, options.precision == "bfloat16")
-    if options.form == "compile":
-        generator.compile()
-        discriminator.compile()
-
-    shape = (options.batch_size, 3, options.image_size, options.image_size)
-    source, target = ((2 * torch.rand(shape) - 1).to(memory_format=layout) for _ in range(2))
-    for _ in range(3):
-        step(source, target)
-    parameters = [sum(p.numel() for p in n.parameters()) for n in (generator, discriminator)]
-    print(json.dumps({"ready": torch.__version__, "parameters": parameters}), flush=True)
-
-    for _ in sys.stdin:
-        count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < options.seconds:
-            float(step(source, target))
-            count += 1
-        rate = count * options.batch_size / (time.perf_counter() - start)
-        print(json.dumps({"images_per_second": rate}), flush=True)
+    return [generator, discriminator], step
 
 
 if __name__ == "__main__":
-    main()
+    main(contestant)

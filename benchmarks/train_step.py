@@ -1,10 +1,18 @@
-"""Images per second of a Pix2Pix training step, ours beside the same networks in PyTorch.
+"""Images per second and peak memory of a training step, ours beside the same networks in PyTorch.
 
     python benchmarks/train_step.py --torch-python TORCH_ENV/bin/python
+    python benchmarks/train_step.py --torch-python TORCH_ENV/bin/python --model dcgan fastgan \\
+        --precision bfloat16 --torch-forms channels_last --runs 7 --seconds 10
+    python benchmarks/train_step.py --torch-python TORCH_ENV/bin/python --quick
 
 PyTorch lives in an environment of its own: `pip install torch numpy`. Every contestant is one
 process with its own model; they take turns, at least five times each, so that a busy machine is
-busy for all. The table gives medians and, per case, our median over PyTorch's fastest.
+busy for all. Reported are medians and, per case, our median over that of PyTorch's fastest form.
+Peak memory is the largest resident memory of the process, the framework included. `--quick` makes
+networks and pictures tiny and says only whether everything runs.
+
+Cases: Pix2Pix at 128 px with a batch of 8 and at 256 px with 1, DCGAN at 64 px with 64, CycleGAN at
+128 px with 1, FastGAN at 256 px with 8 (reconstruction by L1); all else as the defaults have it.
 """
 
 from __future__ import annotations
@@ -16,14 +24,59 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-CASES = ((128, 8), (256, 1))
-OURS = {"float32": ("float32",), "bfloat16": ("policy", "rewrite")}
+if TYPE_CHECKING:
+    from tfgan_med.models.base import GenerativeModel
+
+PRECISIONS = ("float32", "bfloat16")
 TORCH_FORMS = ("channels_last", "contiguous", "compile")
+MODELS = ("pix2pix", "dcgan", "cyclegan", "fastgan")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """One contest; `narrow` divides the widths of all networks."""
+
+    model: str
+    image_size: int
+    batch_size: int
+    precision: str = "float32"
+    narrow: int = 1
+
+    def arguments(self) -> list[str]:
+        """For the processes of both sides, which all train this."""
+        numbers = ("image_size", "batch_size", "narrow")
+        return [part for n in numbers for part in (f"--{n.replace('_', '-')}", str(vars(self)[n]))]
+
+    def our_forms(self) -> tuple[str, ...]:
+        if self.precision == "float32":
+            return ("float32",)
+        # TensorFlow's own rewriting of a float32 graph, for comparison.
+        return ("policy", "rewrite") if self.model == "pix2pix" else ("policy",)
+
+
+CASES = (
+    Case("pix2pix", 128, 8),
+    Case("pix2pix", 256, 1),
+    Case("dcgan", 64, 64),
+    Case("cyclegan", 128, 1),
+    Case("fastgan", 256, 8),
+)
+QUICK_CASES = (
+    Case("pix2pix", 32, 2, narrow=8),
+    Case("dcgan", 32, 4, narrow=8),
+    Case("cyclegan", 32, 1, narrow=8),
+    Case("fastgan", 64, 2, narrow=8),
+)
+
+
+# Contestants --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -32,155 +85,243 @@ class Contestant:
 
     name: str
     process: subprocess.Popen[str]
-    version: str
-    parameters: list[int]
+    complaints: IO[str]
+    version: str = ""
+    parameters: tuple[int, ...] = ()
 
     @classmethod
     def start(cls, name: str, command: list[str]) -> Contestant:
+        complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115, open as long as the process
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=complaints,
             text=True,
+            cwd=ROOT,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-        ready = _answer(name, process)
-        return cls(name, process, ready["ready"], ready["parameters"])
+        contestant = cls(name, process, complaints)
+        ready = contestant._answer()
+        contestant.version, contestant.parameters = ready["ready"], tuple(ready["parameters"])
+        return contestant
 
-    def run(self) -> float:
-        """Images per second of one run."""
+    def run(self) -> tuple[float, float]:
+        """Images per second of one run, and the peak memory so far in MB."""
         assert self.process.stdin is not None
         print("go", file=self.process.stdin, flush=True)
-        return float(_answer(self.name, self.process)["images_per_second"])
+        answer = self._answer()
+        return float(answer["images_per_second"]), float(answer["peak_mb"])
 
     def stop(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(timeout=60)
+        self.complaints.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.complaints.seek(0)
+            last = "".join(self.complaints.readlines()[-5:])
+            raise SystemExit(f"{self.name} ended with code {code} before it answered.\n{last}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
-def _answer(name: str, process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"{name} ended with code {process.wait()} before it answered.")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
-
-
-def compare(options: argparse.Namespace, size: int, batch: int, precision: str) -> dict[str, Any]:
-    """Runs of all contestants in turn, and their medians."""
-    case = ["--image-size", str(size), "--batch-size", str(batch), "--seconds", options.seconds]
-    here = Path(__file__).parent
-    contestants = [
-        Contestant.start(
-            f"ours {form}", [sys.executable, str(here / "train_step.py"), "--worker", form, *case]
-        )
-        for form in OURS[precision]
+def contestants(case: Case, options: argparse.Namespace) -> list[Contestant]:
+    """All processes of a case, ready to run; their networks have equally many weights."""
+    common = [*case.arguments(), "--seconds", options.seconds]
+    ours = [sys.executable, str(ROOT / "benchmarks" / "train_step.py"), "--model", case.model]
+    started = [
+        Contestant.start(f"ours {form}", [*ours, "--worker", form, *common])
+        for form in case.our_forms()
     ]
     if options.torch_python:
-        reference = [options.torch_python, str(here / "torch_pix2pix.py"), "--precision", precision]
-        contestants += [
-            Contestant.start(f"torch {form}", [*reference, "--form", form, *case])
+        interpreter = str(Path(options.torch_python).absolute())
+        theirs = [interpreter, "-m", f"benchmarks.torch_{case.model}"]
+        theirs += ["--precision", case.precision]
+        started += [
+            Contestant.start(f"torch {form}", [*theirs, "--form", form, *common])
             for form in options.torch_forms
         ]
-    if len({tuple(contestant.parameters) for contestant in contestants}) > 1:
-        raise SystemExit(f"The networks differ: {[(c.name, c.parameters) for c in contestants]}")
+    if len({contestant.parameters for contestant in started}) > 1:
+        raise SystemExit(f"The networks differ: {[(c.name, c.parameters) for c in started]}")
+    return started
 
-    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+
+def compare(case: Case, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs of all contestants in turn, and their medians."""
+    started = contestants(case, options)
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in started}
+    peaks: dict[str, float] = {}
     for _ in range(options.runs):
-        for contestant in contestants:
-            rates[contestant.name].append(contestant.run())
-    for contestant in contestants:
+        for contestant in started:
+            rate, peaks[contestant.name] = contestant.run()
+            rates[contestant.name].append(rate)
+    for contestant in started:
         contestant.stop()
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    fastest = {
+        side: max((name for name in medians if name.startswith(side)), key=medians.__getitem__)
+        for side in ("ours", "torch")
+        if any(name.startswith(side) for name in medians)
+    }
     return {
-        "image_size": size,
-        "batch_size": batch,
-        "precision": precision,
-        "versions": {contestant.name: contestant.version for contestant in contestants},
+        **asdict(case),
+        "parameters": started[0].parameters,
+        "versions": {contestant.name: contestant.version for contestant in started},
         "images_per_second": rates,
-        "median": {name: statistics.median(values) for name, values in rates.items()},
-        "ratio": _ratio(rates),
+        "median": medians,
+        "peak_mb": peaks,
+        "fastest": fastest,
+        "ratio": medians[fastest["ours"]] / medians[fastest["torch"]] if len(fastest) > 1 else None,
     }
 
 
-def _ratio(rates: dict[str, list[float]]) -> float | None:
-    """Our fastest form over PyTorch's fastest form, by medians."""
-    best = {"ours": 0.0, "torch": 0.0}
-    for name, values in rates.items():
-        side = name.split()[0]
-        best[side] = max(best[side], statistics.median(values))
-    return best["ours"] / best["torch"] if best["torch"] else None
+# Our side -----------------------------------------------------------------------------------------
 
 
-def work(form: str, size: int, batch: int, seconds: float) -> None:
-    """Our side: answer every line on stdin with one run of the real model."""
+def work(case: Case, form: str, seconds: float) -> None:
+    """Answer every line on stdin with one run of the real model."""
     import keras
     import tensorflow as tf
 
-    from tfgan_med.models.pix2pix import Pix2Pix, Pix2PixConfig
+    from tfgan_med.training import runtime
 
     if form == "policy":
         keras.config.set_dtype_policy("mixed_bfloat16")
     if form == "rewrite":
         tf.config.optimizer.set_experimental_options({"auto_mixed_precision_onednn_bfloat16": True})
-    model = Pix2Pix(Pix2PixConfig(), size, 3, 3)
+    model = build(case)
+    loss = model.loss_names[0]
     step = tf.function(model.train_step, autograph=False)
-    pictures = {
-        key: tf.random.uniform((batch, size, size, 3), -1.0, 1.0) for key in ("source", "target")
-    }
+    shape = (case.batch_size, case.image_size, case.image_size, 3)
+    keys = {"pairs": ("source", "target"), "images": ("images",), "domains": ("a", "b")}
+    batch = {key: tf.random.uniform(shape, -1.0, 1.0) for key in keys[model.needs]}
     for _ in range(3):
-        step(pictures)
-    parameters = [network.count_params() for network in (model.generator, model.discriminator)]
+        step(batch)
+    parameters = [
+        sum(weight.shape.num_elements() for weight in network.trainable_weights)
+        for name, network in model.networks.items()
+        if not name.startswith("ema_")
+    ]
     print(json.dumps({"ready": tf.__version__, "parameters": parameters}), flush=True)
 
     for _ in sys.stdin:
         count, start = 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
-            float(step(pictures)["generator"])  # waits for the step to end
+            float(step(batch)[loss])  # waits for the step to end
             count += 1
-        rate = count * batch / (time.perf_counter() - start)
-        print(json.dumps({"images_per_second": rate}), flush=True)
+        rate = count * case.batch_size / (time.perf_counter() - start)
+        if step.experimental_get_tracing_count() != 1:
+            raise SystemExit(f"Traced {step.experimental_get_tracing_count()} times, expected 1.")
+        peak = runtime.peak_memory_mb()
+        print(json.dumps({"images_per_second": rate, "peak_mb": peak}), flush=True)
 
 
-def _report(result: dict[str, Any]) -> None:
-    size, batch, precision = (result[k] for k in ("image_size", "batch_size", "precision"))
-    print(f"\n{size} px, batch {batch}, {precision}")
+def build(case: Case) -> GenerativeModel:
+    """The system with its default settings, for pictures of three channels."""
+    from tfgan_med.models import cyclegan, dcgan, fastgan, pix2pix
+
+    size, base = case.image_size, 64 // case.narrow
+    bases = {"generator_base": base, "discriminator_base": base}
+    if case.model == "pix2pix":
+        return pix2pix.Pix2Pix(pix2pix.Pix2PixConfig(**bases), size, 3, 3)
+    if case.model == "dcgan":
+        bases["generator_base"] = 1024 // case.narrow
+        return dcgan.DCGAN(dcgan.DCGANConfig(**bases), size, (3,))
+    if case.model == "cyclegan":
+        return cyclegan.CycleGAN(cyclegan.CycleGANConfig(**bases), size, 3, 3)
+    return fastgan.FastGAN(fastgan.FastGANConfig(recon="l1", **bases), size, (3,))
+
+
+# Reports ------------------------------------------------------------------------------------------
+
+
+def report(result: dict[str, Any]) -> None:
+    """All contestants of a case."""
+    model, size, batch = result["model"], result["image_size"], result["batch_size"]
+    millions = ", ".join(f"{count / 1e6:.2f}" for count in result["parameters"])
+    print(f"\n{model}, {size} px, batch {batch}, {result['precision']}; weights in M: {millions}")
     for name, values in result["images_per_second"].items():
-        spread = f"{min(values):.2f} to {max(values):.2f}"
+        spread = f"({min(values):.2f} to {max(values):.2f})"
+        rate, peak = result["median"][name], result["peak_mb"][name]
         version = result["versions"][name]
-        print(f"  {name:20} {version:12} {result['median'][name]:7.2f} images/s  ({spread})")
+        print(f"  {name:20} {version:12} {rate:7.2f} images/s  {spread:20} {peak:6.0f} MB")
     if result["ratio"] is not None:
         print(f"  ours / torch {result['ratio']:.2f}", flush=True)
 
 
+def summarize(results: list[dict[str, Any]]) -> None:
+    """The fastest form of each side, as a table in Markdown."""
+    print(
+        "\n| model | px | batch | precision | ours, images/s | PyTorch, images/s (form) "
+        "| ours / PyTorch | ours, peak MB | PyTorch, peak MB |\n" + "|---" * 9 + "|"
+    )
+    for result in results:
+        rates, peaks, fastest = result["median"], result["peak_mb"], result["fastest"]
+        ours, theirs = fastest["ours"], fastest.get("torch")
+        cells = [result[key] for key in ("model", "image_size", "batch_size", "precision")]
+        cells += [f"{rates[ours]:.2f}"]
+        cells += [f"{rates[theirs]:.2f} ({theirs.split()[1]})" if theirs else "-"]
+        cells += [f"{result['ratio']:.2f}" if theirs else "-"]
+        cells += [f"{peaks[ours]:.0f}", f"{peaks[theirs]:.0f}" if theirs else "-"]
+        print(f"| {' | '.join(map(str, cells))} |")
+
+
+def chosen_cases(options: argparse.Namespace) -> list[Case]:
+    """What the command line asks for, each in every precision."""
+    models = MODELS if not options.model or "all" in options.model else options.model
+    return [
+        Case(case.model, case.image_size, case.batch_size, precision, case.narrow)
+        for case in (QUICK_CASES if options.quick else CASES)
+        if case.model in models and options.image_size in (None, case.image_size)
+        for precision in options.precision
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--torch-python", help="Interpreter with PyTorch; without it, ours alone.")
     parser.add_argument("--torch-forms", nargs="+", choices=TORCH_FORMS, default=TORCH_FORMS)
-    parser.add_argument("--precision", nargs="+", choices=list(OURS), default=list(OURS))
-    parser.add_argument("--image-size", type=int, choices=[s for s, _ in CASES], help="One case.")
+    parser.add_argument(
+        "--model", nargs="+", action="extend", choices=[*MODELS, "all"], help="By default all."
+    )
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS)
+    parser.add_argument("--image-size", type=int, help="Only cases of this size.")
     parser.add_argument("--runs", type=int, default=5, help="Turns of each contestant.")
     parser.add_argument("--seconds", default="6", help="Length of one run.")
+    parser.add_argument("--quick", action="store_true", help="Tiny cases, to see that all runs.")
     parser.add_argument("--json", type=Path, help="Also write everything to this file.")
-    parser.add_argument("--worker", choices=["float32", "policy", "rewrite"], help="Internal.")
-    parser.add_argument("--batch-size", type=int, help="Internal.")
+    parser.add_argument(
+        "--worker", choices=["float32", "policy", "rewrite"], help=argparse.SUPPRESS
+    )
+    parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--narrow", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.image_size, options.batch_size, float(options.seconds))
+        case = Case(options.model[0], options.image_size, options.batch_size, narrow=options.narrow)
+        work(case, options.worker, float(options.seconds))
         return
 
+    cases = chosen_cases(options)
+    if not cases:
+        parser.error(f"no case has pictures of {options.image_size} px")
     machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
     print(f"{machine}, Python {platform.python_version()}")
     results = []
-    for size, batch in CASES:
-        if options.image_size in (None, size):
-            for precision in options.precision:
-                results.append(compare(options, size, batch, precision))
-                _report(results[-1])
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    for case in cases:
+        results.append(compare(case, options))
+        report(results[-1])
+        if options.json:
+            everything = {"machine": machine, "results": results}
+            options.json.write_text(json.dumps(everything, indent=2))
+    summarize(results)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from tfgan_med.augment.diffaugment import (
     translation,
 )
 from tfgan_med.errors import UserError
+from tfgan_med.ops.random import uniform
 
 ALL = "color,translation,cutout"
 MANY = 20_000
@@ -234,7 +235,7 @@ def test_the_square_reaches_over_all_borders_alike() -> None:
 
 
 def test_draws_of_a_picture_and_of_neighbors_are_uncorrelated() -> None:
-    draws = diffaugment._uniform((MANY, diffaugment.DRAWS), seed()).numpy()
+    draws = uniform((MANY, diffaugment.DRAWS), seed()).numpy()
     both = np.concatenate([draws[:-1], draws[1:]], axis=1)  # a picture beside the next one
     correlation = np.corrcoef(both.T) - np.eye(2 * diffaugment.DRAWS)
     assert np.abs(correlation).max() < 4.5 / np.sqrt(MANY)
@@ -269,7 +270,7 @@ def test_colors_are_drawn_alike_whatever_follows() -> None:
 
 def test_the_operations_follow_one_another_in_the_papers_order_per_group() -> None:
     x = pictures(6, 16, 16, 5)
-    u = tf.unstack(diffaugment._uniform((6, diffaugment.DRAWS), seed()), axis=1)
+    u = tf.unstack(uniform((6, diffaugment.DRAWS), seed()), axis=1)
     parts = [x[..., :3], x[..., 3:4], x[..., 4:]]
     for index in (0, 2):
         for operation, draw in zip((brightness, saturation, contrast), u, strict=False):
@@ -381,7 +382,7 @@ def test_graphs_and_half_precision_give_the_eager_float32_values(
 def test_the_mean_of_a_large_bright_picture_does_not_overflow_float16() -> None:
     x = tf.fill((1, 256, 256, 3), tf.constant(1.0, tf.float16))  # a sum of 196 608
     result = DiffAugment("color", (3,))(x, seed()).numpy()
-    added = float(diffaugment._uniform((1, diffaugment.DRAWS), seed())[0, 0]) - 0.5
+    added = float(uniform((1, diffaugment.DRAWS), seed())[0, 0]) - 0.5
     np.testing.assert_allclose(result, 1.0 + added, atol=2e-3)
     for operation in (saturation, contrast):
         np.testing.assert_allclose(operation(x, column(0.9)), 1.0, atol=2e-3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +52,34 @@ def precision(request: Any) -> Any:
     keras.config.set_dtype_policy("float32")
 
 
+def stopped_at(step: int, run: Path, place: Path) -> Path:
+    """A copy of a run as it was when it had just saved a step."""
+    shutil.copytree(run, place)
+    checkpoints = place / "checkpoints"
+    for other in checkpoints.glob("step-*"):
+        if int(other.name.split("-")[1]) > step:
+            shutil.rmtree(other)
+    pointer = json.loads((checkpoints / "latest.json").read_text())
+    name = f"step-{step:06d}"
+    assert (checkpoints / name).is_dir()
+    (checkpoints / "latest.json").write_text(json.dumps({**pointer, **named(pointer, name)}))
+    return place
+
+
+def named(pointer: dict[str, Any], name: str) -> dict[str, Any]:
+    """The entries of a pointer that name the checkpoint."""
+    return {key: name for key, value in pointer.items() if str(value).startswith("step-")}
+
+
 def test_a_resumed_run_repeats_the_uninterrupted_one_to_the_bit(
     system: str, precision: str, tmp_path: Path
 ) -> None:
-    changes = [f"train.precision={precision}", "train.checkpoint_interval=2"]
-    whole = train(system, tmp_path, "train.steps=4", *changes)
-    half = train(system, tmp_path, "train.steps=2", *changes)
+    # Looks at the same steps as checkpoints, for only the newest two and the best are kept.
+    intervals = ["train.checkpoint_interval=2", "train.sample_interval=2"]
+    whole = train(system, tmp_path, f"train.precision={precision}", "train.steps=4", *intervals)
+    half = stopped_at(2, whole, tmp_path / "half")
     start = state(half, 2)
-    train(system, tmp_path, "train.steps=4", resume=half)
+    train(system, tmp_path, resume=half)
     first, second = state(whole, 4), state(half, 4)
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -68,6 +90,19 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_to_the_bit(
         moved = [name for name in names if not np.array_equal(first[name], start[name])]
         # float16 skips a step that overflows; the scale then is halved and another follows
         assert moved or precision == "mixed_float16", f"{player} stood still"
+
+
+@pytest.mark.slow
+def test_bfloat16_and_two_devices_train_every_weight(system: str, tmp_path: Path) -> None:
+    changes = ["train.precision=mixed_bfloat16", "train.strategy=mirrored", "train.steps=2"]
+    try:
+        run = train(system, tmp_path, *changes, "train.checkpoint_interval=1")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    before, after = state(run, 1), state(run, 2)
+    for player, names in players(after).items():
+        assert all(np.isfinite(after[name]).all() for name in names), player
+        assert any(not np.array_equal(before[name], after[name]) for name in names), player
 
 
 def test_settings_print_and_read_back(system: str, tmp_path: Path) -> None:

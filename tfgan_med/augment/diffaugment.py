@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from tfgan_med.batches import Tensor
 from tfgan_med.errors import UserError
+from tfgan_med.ops.random import uniform
 
 OPERATIONS = ("color", "translation", "cutout")  # in the order in which they are applied
 MAX_SHIFT = 1 / 8  # of the side
@@ -80,7 +80,7 @@ class DiffAugment:
             )
         if not self:
             return images
-        draws = tf.unstack(_uniform((tf.shape(images)[0], DRAWS), seed), DRAWS, axis=1)
+        draws = tf.unstack(uniform((tf.shape(images)[0], DRAWS), seed), DRAWS, axis=1)
         if "color" in self.operations:
             images = self._recolored(images, draws[:3])
         if "translation" in self.operations:
@@ -184,12 +184,6 @@ def _operations(policy: str) -> tuple[str, ...]:
                 f'{", ".join(OPERATIONS)}, separated by commas, or "" for none.'
             )
     return tuple(name for name in OPERATIONS if name in names)
-
-
-def _uniform(shape: Sequence[Any], seed: Tensor) -> Tensor:
-    """Multiples of 2^-23 in [0, 1), made from bits: TensorFlow's own differ under XLA."""
-    bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
-    return tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) * 2.0**-23
 
 
 def _around(mean: Tensor, images: Tensor, factor: Tensor) -> Tensor:

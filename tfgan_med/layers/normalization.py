@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfgan_med.layers.batch_normalization import FusedBatchNormalization
+
 NormKind = Literal["instance", "instance-plain", "batch", "none"]
 
 MAX_FUSED_BATCH = 16
@@ -123,7 +125,7 @@ def normalization(kind: NormKind, name: str) -> keras.layers.Layer:
     if kind in ("instance", "instance-plain"):
         return InstanceNormalization(affine=kind == "instance", name=name)
     if kind == "batch":
-        return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+        return FusedBatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
     if kind == "none":
         return keras.layers.Identity(name=name)
     kinds = ", ".join(typing.get_args(NormKind))

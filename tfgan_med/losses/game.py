@@ -189,8 +189,8 @@ class Game:
             raise UserError(
                 f"{self._named_penalty()} needs the slope at each image, but batch normalization "
                 f"in the discriminator ({_listed(coupled)}) makes every score depend on the whole "
-                "batch. Choose instance, layer, group or no normalization for it, or a loss "
-                "without this penalty."
+                "batch. Choose another normalization for it (pix2pix: model.norm=instance; dcgan: "
+                "model.spectral_norm=true), or a loss without this penalty."
             )
 
     def _named_penalty(self) -> str:

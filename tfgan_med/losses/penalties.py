@@ -15,12 +15,13 @@ it before its norm (models that change a region only).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from tfgan_med.losses.adversarial import Logits, scales_of
+from tfgan_med.ops.random import uniform
 
 Tensor = Any
 Critic = Callable[[Tensor], Logits]
@@ -47,7 +48,7 @@ def gradient_penalty(
     Source: Gulrajani et al., arXiv:1704.00028, eq. 3; one-sided: Petzka et al.,
         arXiv:1709.08894.
     """
-    points = between(real, fake, _uniform(_one_per_sample(real), seed))
+    points = between(real, fake, uniform(_one_per_sample(real), seed))
     return slope_penalty(critic, points, one_sided, mask)
 
 
@@ -69,8 +70,8 @@ def dragan_penalty(
     Source: Kodali et al., arXiv:1705.07215, in the form of their code.
     """
     real = tf.cast(real, tf.float32)
-    noise = _uniform(real.shape, tf.random.fold_in(seed, 1, alg="philox"))
-    share = _uniform(_one_per_sample(real), seed)
+    noise = uniform(real.shape, tf.random.fold_in(seed, 1, alg="philox"))
+    share = uniform(_one_per_sample(real), seed)
     disturbed = real + 0.5 * tf.math.reduce_std(real) * noise
     return slope_penalty(critic, between(disturbed, real, share), mask=mask)
 
@@ -138,12 +139,6 @@ def input_gradients(critic: Critic, images: Tensor, mask: Tensor | None = None) 
 def _squared_norms(gradients: Tensor) -> Tensor:
     """Squared Euclidean norm of each sample, `(batch,)`."""
     return tf.reduce_sum(tf.square(gradients), axis=range(1, gradients.shape.rank))
-
-
-def _uniform(shape: Sequence[int], seed: Tensor) -> Tensor:
-    """Multiples of 2^-23 in [0, 1), made from bits: TensorFlow's own differ under XLA."""
-    bits = tf.random.stateless_uniform(shape, seed, None, None, tf.uint32, alg="philox")
-    return tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32) * 2.0**-23
 
 
 def _one_per_sample(images: Tensor) -> list[int]:

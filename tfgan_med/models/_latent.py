@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import keras
-import tensorflow as tf
 
 from tfgan_med.batches import Tensor
 from tfgan_med.layers.normalization import recalibrate
 from tfgan_med.models.base import GenerativeModel
+from tfgan_med.ops import random
 
 CALIBRATION_SEED = 20_211  # of the latents that the statistics are averaged over
 CALIBRATION_BATCH = 64
@@ -42,7 +42,7 @@ class LatentModel(GenerativeModel):
         """
         source = self.average("generator")
         if self._sampler is None:
-            self._sampler = keras.models.clone_model(source)
+            self._sampler = keras.models.clone_model(self.generator)
         for new, old in zip(self._sampler.weights, source.weights, strict=True):
             new.assign(old.value)
         recalibrate(self._sampler, self._calibration_latents(batches))
@@ -51,7 +51,7 @@ class LatentModel(GenerativeModel):
     def _calibration_latents(self, batches: int) -> Iterator[Tensor]:
         shape = (CALIBRATION_BATCH, self.latent_size)
         for index in range(batches):
-            yield tf.random.stateless_normal(shape, (CALIBRATION_SEED, index))
+            yield random.normal(shape, (CALIBRATION_SEED, index))
 
     def sample(self, latents: Tensor) -> Tensor:
         """Images of latent vectors.

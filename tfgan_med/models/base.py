@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgan_med.batches import Tensor
+from tfgan_med.ops import random
 
 SUM_PER_REPLICA = "only_first_replica"  # values are equal on all replicas when they are assigned
 
@@ -124,7 +125,7 @@ class GenerativeModel(keras.Model):
 
     def normal(self, shape: Sequence[int], stream: int = 0) -> Tensor:
         """Standard normal numbers, a function of (seed, step, stream, replica) alone."""
-        return tf.random.stateless_normal(shape, self.random_seed(stream))
+        return random.normal(shape, self.random_seed(stream))
 
     def random_seed(self, stream: int = 0) -> Tensor:
         """Seed `(2,)` int64 for stateless draws, a function of (seed, step, stream, replica)."""

@@ -35,6 +35,7 @@ from tfgan_med.models.base import (
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.resnet_translator import resnet_translator
 from tfgan_med.networks.unet import unet_generator
+from tfgan_med.ops import random
 
 DIRECTIONS = {"a2b": "generator_ab", "b2a": "generator_ba"}
 POOLS, FOOLING, JUDGING = 10, 12, 14  # streams of random draws, two each
@@ -393,7 +394,7 @@ class ImagePool:
         replicas, share = context.num_replicas_in_sync, images.shape[0]
         if replicas > 1:
             images = context.all_gather(images, axis=0)
-        chances = tf.random.stateless_uniform((2, share * replicas), seed)
+        chances = random.uniform((2, share * replicas), seed)
         returned = [
             self._exchange_one(images[index], chances[0, index], chances[1, index])
             for index in range(share * replicas)

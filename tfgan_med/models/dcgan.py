@@ -387,7 +387,7 @@ class DCGAN(LatentModel):
                 values["penalty"] = self.game.penalty(
                     self._critic, real, fake, seed, self.step.value
                 )
-                total += values["penalty"]
+                values["discriminator"] = total = total + values["penalty"]
         self.minimize(total, tape, "discriminator", self.discriminator)
         self.game.constrain()
         return {

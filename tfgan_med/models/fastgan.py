@@ -39,6 +39,7 @@ from tfgan_med.models._latent import LatentModel
 from tfgan_med.models.base import UNSCHEDULED, FusedAdam, Schedule
 from tfgan_med.networks import lpips, pretrained
 from tfgan_med.networks.initialization import normal_weights, seed_of
+from tfgan_med.ops import random
 
 SIZES = (64, 128, 256, 512, 1024)
 MAX_SMALL_SIZE = 128
@@ -240,7 +241,7 @@ class FastGAN(LatentModel):
 
     def _margin_cut(self, scores: Tensor, stream: int) -> Tensor:
         seed = self.random_seed(stream)
-        return tf.random.stateless_uniform(scores.shape, seed, 0.0, self.config.margin_noise)
+        return self.config.margin_noise * random.uniform(scores.shape, seed)
 
     def _penalty(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         if not self.game.has_penalty:
@@ -268,14 +269,11 @@ class FastGAN(LatentModel):
     def _corner(self) -> Tensor:
         """Which quarter of all pictures of a batch is rebuilt: `(lower?, right?)`, drawn."""
         seed = self.random_seed(CORNER)
-        return tf.random.stateless_uniform((2,), seed, 0, 2, tf.int32) > 0
+        return random.uniform((2,), seed) < 0.5
 
     def prepare_samples(self, batches: int = 100) -> keras.Model:
         """As `LatentModel`; the statistics are averaged over the same noise each time."""
-        if self._sampler is None:
-            # Not of the moving average: it is frozen, and a frozen batch norm keeps its statistics.
-            self._sampler = keras.models.clone_model(self.generator)
-        for layer in self._sampler.layers:
+        for layer in self._sampler.layers if self._sampler else ():
             if isinstance(layer, NoiseInjection):
                 layer.restart()
         return super().prepare_samples(batches)

@@ -25,9 +25,8 @@ from tfgan_med.data.encoding import Encoding
 from tfgan_med.data.export.sets import MARK, facts, replacing_export
 from tfgan_med.errors import TrainingError, UserError
 from tfgan_med.models.pix2pix import Pix2Pix
-from tfgan_med.training import sampling, translation, weights
-from tfgan_med.training.sampling import Sampler, build_model
-from tfgan_med.training.settings import saved_settings
+from tfgan_med.training import sampling, translation
+from tfgan_med.training.sampling import Sampler
 from tfgan_med.training.translation import Direction, Translator
 
 Values = npt.NDArray[np.float32]
@@ -162,7 +161,7 @@ def load_generator(
 
 def _from_latents(sampler: Sampler) -> Generator:
     return Generator(
-        network=_plain(_sampling(sampler), "latents"),
+        network=_plain(sampler.network, "latents"),
         input_name="latents",
         input_meaning="standard normal numbers, independent; one row makes one picture",
         output_meaning=_channels(sampler.shapes.encodings),
@@ -170,17 +169,6 @@ def _from_latents(sampler: Sampler) -> Generator:
         facts=sampler.facts,
         run=sampler.run,
     )
-
-
-def _sampling(sampler: Sampler) -> keras.Model:
-    """The network behind `generate`, batch-norm statistics and all."""
-    settings = saved_settings(sampler.run)
-    model = build_model(settings, sampler.shapes, inference=True)
-    path, arrays = weights.read(sampler.run, "generator", sampler.checkpoint)
-    weights.assign(model.networks["generator"], arrays, path)
-    if sampler.recalibrated:
-        return model.prepare_samples(settings.train.calibration_batches)
-    return model.networks["generator"]
 
 
 def _from_pictures(translator: Translator, checkpoint: str) -> Generator:

@@ -133,6 +133,7 @@ class Sampler:
         encodings: what a picture consists of and how it is written, the image first.
         latent_size: length of a latent vector.
         label: class of the pictures, if the run was trained on one.
+        network: from latent vectors to pictures, batch-norm statistics and all.
     Raises:
         UserError: if the run holds no weights, or makes pictures from pictures.
     """
@@ -159,6 +160,7 @@ class Sampler:
         if self.recalibrated:
             network = model.prepare_samples(self.calibration_batches)
         self.batch = batch or max(4, min(64, BATCH_PIXELS // self.shapes.image_size**2))
+        self.network = network
         self._forward = self._compile(network, runtime.use_xla(settings.train))
 
     def _compile(self, network: keras.Model, xla: bool) -> Callable[[Any], Any]:
