@@ -26,7 +26,9 @@ def train(system: str, runs: Path, *changes: str, resume: Path | None = None) ->
         chosen = fit.resume_settings(resume, changes)
     training = fit.Training(chosen, Reporter(quiet=True))
     with training.opened(runs, resume) as folder:
-        return training.run(folder).run
+        run = training.run(folder).run
+    assert training.compiled.experimental_get_tracing_count() == 1
+    return run
 
 
 def state(run: Path, step: int) -> dict[str, np.ndarray]:

@@ -155,7 +155,7 @@ def recalibrate(network: keras.Model, batches: Iterable[Any]) -> None:
     for norm in norms:
         norm.momentum = 0.0  # the moving statistics become those of the last batch
         norm.trainable = True  # a frozen norm, as of a moving average, would not look at batches
-    forward = tf.function(lambda batch: network(batch, training=True))
+    forward = tf.function(lambda batch: network(batch, training=True), autograph=False)
     statistics = [v for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
     totals, count = [np.zeros(v.shape) for v in statistics], 0
     try:

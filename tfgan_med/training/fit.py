@@ -250,7 +250,7 @@ class Training:
             self._calibrate()
             self._observe(folder)
             self._save(folder)
-        step = self._compiled_step()
+        self.compiled = step = self._compiled_step()
         batches = self._batches(self.step)
         self.reporter.start(self.total, self.step)
         with stop_signals() as stop:

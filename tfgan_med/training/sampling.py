@@ -170,7 +170,9 @@ class Sampler:
             made = network(vectors, training=False)
             return made[0] if isinstance(made, list | tuple) else made
 
-        compiled: Callable[[Any], Any] = tf.function(forward, [shape], jit_compile=xla)
+        compiled: Callable[[Any], Any] = tf.function(
+            forward, [shape], jit_compile=xla, autograph=False
+        )
         return compiled
 
     def images(self, vectors: Vectors) -> npt.NDArray[np.float32]:
