@@ -175,6 +175,8 @@ def test_a_stopped_command_goes_on_when_it_is_repeated(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A background shell, as of a CI, starts its children deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.time() + 120
     while not (place / "long.part" / "images" / "000100.png").is_file():
