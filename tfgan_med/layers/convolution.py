@@ -96,7 +96,7 @@ def _overlap_add(shares: Any, axis: int) -> Any:
     The shares lie on axis 3; result 2i gets share 1 of i and 3 of i - 1, result 2i + 1 gets 2 of i
     and 0 of i + 1.
     """
-    shares = [shares[:, :, :, index] for index in range(4)]
+    shares = ops.unstack(shares, axis=3)  # slices would each send back a whole gradient of zeros
     even = shares[1] + _shifted(shares[3], axis, forward=True)
     odd = shares[2] + _shifted(shares[0], axis, forward=False)
     pairs = ops.stack([even, odd], axis=axis + 1)
@@ -108,13 +108,13 @@ def _overlap_add(shares: Any, axis: int) -> Any:
 def _shifted(x: Any, axis: int, forward: bool) -> Any:
     """`x` moved by one along `axis`, 0 coming in."""
     count = x.shape[axis]
-    padding = [(0, 0)] * len(x.shape)
-    padding[axis] = (1, 0) if forward else (0, 1)
-    start = 0 if forward else 1
-    moved = ops.pad(x, padding)
-    window = [slice(None)] * len(x.shape)
-    window[axis] = slice(start, start + count)
-    return moved[tuple(window)]
+    if count == 1:
+        return ops.zeros_like(x)
+    if forward:
+        kept, lost = ops.split(x, [count - 1], axis)
+        return ops.concatenate([ops.zeros_like(lost), kept], axis)
+    lost, kept = ops.split(x, [1], axis)
+    return ops.concatenate([kept, ops.zeros_like(lost)], axis)
 
 
 def _without_fixed(config: dict[str, Any]) -> dict[str, Any]:

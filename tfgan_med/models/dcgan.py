@@ -193,7 +193,7 @@ def _overlap_add(shares: Tensor, axis: int) -> Tensor:
     The five shares lie on axis 3. Result 2i gets share 1 of i and 3 of i - 1; result 2i + 1 gets
     2 of i, 0 of i + 1 and 4 of i - 1.
     """
-    parts = [shares[:, :, :, index] for index in range(5)]
+    parts = tf.unstack(shares, axis=3)  # slices would each send back a whole gradient of zeros
     even = parts[1] + _shifted(parts[3], axis, 1)
     odd = parts[2] + _shifted(parts[0], axis, -1) + _shifted(parts[4], axis, 1)
     pairs = tf.stack([even, odd], axis=axis + 1)
@@ -204,10 +204,12 @@ def _overlap_add(shares: Tensor, axis: int) -> Tensor:
 
 def _shifted(x: Tensor, axis: int, by: int) -> Tensor:
     """`x` moved by one along `axis`, forward or back, 0 coming in."""
-    padding, window = [[0, 0] for _ in x.shape], [slice(None) for _ in x.shape]
-    padding[axis] = [1, 0] if by > 0 else [0, 1]
-    window[axis] = slice(0, x.shape[axis]) if by > 0 else slice(1, None)
-    return tf.pad(x, padding)[tuple(window)]
+    count = x.shape[axis]
+    if by > 0:
+        kept, lost = tf.split(x, [count - 1, 1], axis)
+        return tf.concat([tf.zeros_like(lost), kept], axis)
+    lost, kept = tf.split(x, [1, count - 1], axis)
+    return tf.concat([kept, tf.zeros_like(lost)], axis)
 
 
 def dcgan_discriminator(
