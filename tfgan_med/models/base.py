@@ -168,7 +168,8 @@ class GenerativeModel(keras.Model):
 
     def learning_rates(self) -> dict[str, float]:
         """Current rate of each optimizer."""
-        return {name: float(inner(o).learning_rate) for name, o in self.optimizers.items()}
+        rates = {name: inner(o).learning_rate for name, o in self.optimizers.items()}
+        return {name: float(keras.ops.convert_to_numpy(rate)) for name, rate in rates.items()}
 
     def keep_average(self, network: keras.Model) -> None:
         """Keep a moving average of a network's weights, for `average` and the checkpoint."""
