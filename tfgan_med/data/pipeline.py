@@ -6,6 +6,7 @@ pictures of two kinds that do not belong together (`prepare_domains`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,20 +22,15 @@ PAPER_LOAD = 286 / 256  # Isola et al., arXiv:1611.07004, section 6.2
 FINGERPRINT = 1  # format of data.json
 
 
-class PairedData:
-    """Conditions and the pictures that belong to them, as batches. Made by `prepare_pairs`.
+class Batches(ABC):
+    """Items of one decoded set as batches.
 
     Attributes:
         decoded: the pictures.
-        source, target: how condition and picture become tensors.
-        window: values of the pictures that become -1 and 1.
     """
 
     def __init__(self, decoded: DecodedSet) -> None:
         self.decoded = decoded
-        self.source, self.target = decoded.encodings
-        self.window = (self.target if self.target.kind == "image" else self.source).window
-        self.left_out = decoded.left_out
 
     @property
     def counts(self) -> dict[Split, int]:
@@ -53,7 +49,7 @@ class PairedData:
             seed: fixes order and jitter together with epoch and index.
             start_step: batches already seen: the same batches follow as without a stop.
         Returns:
-            Elements are `PairedBatch`.
+            Elements are the batches of the kind of data.
         """
         items = self.decoded.training_items(start_step * batch_size, seed)
         return _batched(items, batch_size, self._batch, drop_remainder=True)
@@ -66,13 +62,32 @@ class PairedData:
         Args:
             limit: stop after so many items.
         Returns:
-            Elements are `PairedBatch`; the last one may be smaller.
+            The same elements; the last one may be smaller.
         """
         return _batched(self.decoded.items(split, limit), batch_size, self._batch)
 
-    def fixed_batch(self, split: Split, count: int) -> PairedBatch:
+    def fixed_batch(self, split: Split, count: int) -> Any:
         """At most `count` items spread evenly over a split, always the same ones."""
         return self._batch(*self.decoded.spread(split, count))
+
+    @abstractmethod
+    def _batch(self, *stored: tf.Tensor) -> Any:
+        """A batch of tensors from the stored pictures of each role."""
+
+
+class PairedData(Batches):
+    """Conditions and the pictures that belong to them, as batches. Made by `prepare_pairs`.
+
+    Attributes:
+        source, target: how condition and picture become tensors.
+        window: values of the pictures that become -1 and 1.
+    """
+
+    def __init__(self, decoded: DecodedSet) -> None:
+        super().__init__(decoded)
+        self.source, self.target = decoded.encodings
+        self.window = (self.target if self.target.kind == "image" else self.source).window
+        self.left_out = decoded.left_out
 
     def _batch(self, *stored: tf.Tensor) -> PairedBatch:
         source, target = self.decoded.tensors(*stored)
@@ -98,41 +113,16 @@ class PairedData:
         )
 
 
-class ImageData:
+class ImageData(Batches):
     """Pictures, and masks that are made together with them, as batches. Made by `prepare_images`.
 
     Attributes:
-        decoded: the pictures.
         encodings: how each role becomes channels; the picture first, then masks.
     """
 
     def __init__(self, decoded: DecodedSet) -> None:
-        self.decoded = decoded
+        super().__init__(decoded)
         self.encodings = decoded.encodings
-
-    @property
-    def counts(self) -> dict[Split, int]:
-        """Items per split; with `fit: patches` their tiles."""
-        return self.decoded.counts
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Steps until each training item was seen once, the last batch reaching into the next."""
-        return -(-self.counts["train"] // batch_size)
-
-    def train_batches(self, batch_size: int, seed: int, start_step: int = 0) -> tf.data.Dataset:
-        """As `PairedData.train_batches`; elements are `ImageBatch`."""
-        items = self.decoded.training_items(start_step * batch_size, seed)
-        return _batched(items, batch_size, self._batch, drop_remainder=True)
-
-    def eval_batches(
-        self, split: Split, batch_size: int, limit: int | None = None
-    ) -> tf.data.Dataset:
-        """As `PairedData.eval_batches`; elements are `ImageBatch`."""
-        return _batched(self.decoded.items(split, limit), batch_size, self._batch)
-
-    def fixed_batch(self, split: Split, count: int) -> ImageBatch:
-        """At most `count` items spread evenly over a split, always the same ones."""
-        return self._batch(*self.decoded.spread(split, count))
 
     def _batch(self, *stored: tf.Tensor) -> ImageBatch:
         return {"images": tf.concat(self.decoded.tensors(*stored), axis=-1)}
@@ -179,7 +169,7 @@ class DomainData:
         return -(-self.counts["train"] // batch_size)
 
     def train_batches(self, batch_size: int, seed: int, start_step: int = 0) -> tf.data.Dataset:
-        """As `PairedData.train_batches`, each kind shuffled by itself; elements `DomainBatch`."""
+        """As `Batches.train_batches`, each kind shuffled by itself; elements `DomainBatch`."""
         start = start_step * batch_size
         items = tf.data.Dataset.zip(
             self.a.training_items(start, seed, domain=0),
