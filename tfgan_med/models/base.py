@@ -296,6 +296,21 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
 
+def decaying_adam(
+    learning_rate: float, beta_1: float, decay: float, schedule: Schedule
+) -> FusedAdam:
+    """Adam of the image-to-image papers: constant, then falling over the last share of epochs.
+
+    Args:
+        decay: that share, 0 to 1.
+    """
+    decay_epochs = round(decay * schedule.epochs)
+    rate = ConstantThenLinear(
+        learning_rate, schedule.epochs - decay_epochs, decay_epochs, schedule.steps_per_epoch
+    )
+    return FusedAdam(rate, beta_1=beta_1, beta_2=0.999, epsilon=1e-8)
+
+
 def inner(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer itself, without the wrapper for loss scaling."""
     return getattr(optimizer, "inner_optimizer", optimizer)

@@ -27,10 +27,9 @@ from tfgan_med.losses.reconstruction import l1_loss
 from tfgan_med.models.base import (
     SUM_PER_REPLICA,
     UNSCHEDULED,
-    ConstantThenLinear,
-    FusedAdam,
     GenerativeModel,
     Schedule,
+    decaying_adam,
 )
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.resnet_translator import resnet_translator
@@ -194,14 +193,7 @@ class CycleGAN(GenerativeModel):
 
     def _adam(self, name: str, schedule: Schedule, *networks: keras.Model) -> None:
         config = self.config
-        decay_epochs = round(config.decay * schedule.epochs)
-        rate = ConstantThenLinear(
-            config.learning_rate,
-            schedule.epochs - decay_epochs,
-            decay_epochs,
-            schedule.steps_per_epoch,
-        )
-        adam = FusedAdam(rate, beta_1=config.beta_1, beta_2=0.999, epsilon=1e-8)
+        adam = decaying_adam(config.learning_rate, config.beta_1, config.decay, schedule)
         self.own_optimizer(name, adam, *networks)
 
     def train_step(self, batch: DomainBatch) -> dict[str, Tensor]:

@@ -27,10 +27,9 @@ from tfgan_med.losses.perceptual import PerceptualLoss
 from tfgan_med.losses.reconstruction import l1_loss
 from tfgan_med.models.base import (
     UNSCHEDULED,
-    ConstantThenLinear,
-    FusedAdam,
     GenerativeModel,
     Schedule,
+    decaying_adam,
 )
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.unet import unet_generator
@@ -175,14 +174,7 @@ class Pix2Pix(GenerativeModel):
 
     def _adam(self, name: str, schedule: Schedule) -> None:
         config = self.config
-        decay_epochs = round(config.decay * schedule.epochs)
-        rate = ConstantThenLinear(
-            config.learning_rate,
-            schedule.epochs - decay_epochs,
-            decay_epochs,
-            schedule.steps_per_epoch,
-        )
-        adam = FusedAdam(rate, beta_1=config.beta_1, beta_2=0.999, epsilon=1e-8)
+        adam = decaying_adam(config.learning_rate, config.beta_1, config.decay, schedule)
         self.own_optimizer(name, adam, self.networks[name])
 
     def _perceptual_loss(self) -> PerceptualLoss:
