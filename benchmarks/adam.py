@@ -14,7 +14,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from tfgan_med.models.base import FusedAdam
+from tfgan_med.learning.optimizers import FusedAdam
 
 SHAPES = [(4, 4, 512, 512)] * 8  # 33.6 million weights
 

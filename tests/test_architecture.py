@@ -19,6 +19,7 @@ LEVELS = [
     {"evaluation"},
     {"training"},
     {"models", "downstream", "metrics", "data", "synthesis"},
+    {"learning"},
     {"losses"},
     {"networks"},
     {"layers", "augment"},

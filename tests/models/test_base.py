@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgan_med.models.base import ConstantThenLinear, FusedAdam, GenerativeModel
+from tfgan_med.learning.optimizers import ConstantThenLinear, FusedAdam
+from tfgan_med.models.base import GenerativeModel
 
 
 class Quadratic(GenerativeModel):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfgan_med.batches import DomainBatch
 from tfgan_med.errors import UserError
-from tfgan_med.models.base import Schedule
+from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.models.cyclegan import CycleGAN, CycleGANConfig, ImagePool
 
 SIZE = 32

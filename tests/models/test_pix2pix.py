@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tfgan_med.batches import PairedBatch
 from tfgan_med.errors import UserError
+from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.losses.adversarial import ADVERSARIAL_LOSSES
-from tfgan_med.models.base import Schedule
 from tfgan_med.models.pix2pix import Pix2Pix, Pix2PixConfig
 
 SMALL = {"generator_base": 8, "discriminator_base": 8, "discriminator": "patch22"}

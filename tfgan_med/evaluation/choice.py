@@ -10,7 +10,8 @@ from tfgan_med.metrics.base import Metric
 from tfgan_med.metrics.cid import CID
 
 _PACKAGE = "tfgan_med.metrics"
-_OTHERWISE = ("label_distance", "mask_shapes", "paired")  # not of two sets of pictures
+# Not of two sets of pictures.
+_OTHERWISE = ("classification", "label_distance", "mask_shapes", "paired", "segmentation")
 
 
 def names() -> list[str]:

@@ -22,15 +22,11 @@ from pydantic import Field
 from tfgan_med.augment.diffaugment import DiffAugment
 from tfgan_med.batches import DomainBatch, Tensor
 from tfgan_med.errors import UserError
+from tfgan_med.learning.optimizers import UNSCHEDULED, Schedule, decaying_adam
+from tfgan_med.learning.system import SUM_PER_REPLICA
 from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
 from tfgan_med.losses.reconstruction import l1_loss
-from tfgan_med.models.base import (
-    SUM_PER_REPLICA,
-    UNSCHEDULED,
-    GenerativeModel,
-    Schedule,
-    decaying_adam,
-)
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.resnet_translator import resnet_translator
 from tfgan_med.networks.unet import unet_generator

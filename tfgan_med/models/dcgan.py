@@ -26,9 +26,9 @@ from tfgan_med.augment.diffaugment import DiffAugment
 from tfgan_med.batches import ImageBatch, Tensor
 from tfgan_med.layers.batch_normalization import FusedBatchNormalization
 from tfgan_med.layers.spectral import SpectralConv2D, SpectralDense, power_iteration
+from tfgan_med.learning.optimizers import UNSCHEDULED, FusedAdam, Schedule
 from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.models.base import UNSCHEDULED, FusedAdam, Schedule
 from tfgan_med.networks.initialization import normal_weights, seed_of
 
 SIZES = {"radford": (32, 64, 128), "mask": (32, 64, 128, 256)}

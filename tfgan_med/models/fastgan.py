@@ -32,11 +32,11 @@ from tfgan_med.layers.batch_normalization import FusedBatchNormalization
 from tfgan_med.layers.noise import NoiseInjection
 from tfgan_med.layers.skip_excitation import skip_excitation
 from tfgan_med.layers.spectral import SpectralConv2D, SpectralConv2DTranspose, power_iteration
+from tfgan_med.learning.optimizers import UNSCHEDULED, FusedAdam, Schedule
 from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
 from tfgan_med.losses.perceptual import PerceptualLoss
 from tfgan_med.losses.reconstruction import l1_loss, refuse_other_shape
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.models.base import UNSCHEDULED, FusedAdam, Schedule
 from tfgan_med.networks import lpips, pretrained
 from tfgan_med.networks.initialization import normal_weights, seed_of
 from tfgan_med.ops import random

@@ -22,15 +22,11 @@ from pydantic import Field
 from tfgan_med.augment.diffaugment import DiffAugment
 from tfgan_med.batches import PairedBatch, Tensor
 from tfgan_med.layers.normalization import NormKind
+from tfgan_med.learning.optimizers import UNSCHEDULED, Schedule, decaying_adam
 from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
 from tfgan_med.losses.perceptual import PerceptualLoss
 from tfgan_med.losses.reconstruction import l1_loss
-from tfgan_med.models.base import (
-    UNSCHEDULED,
-    GenerativeModel,
-    Schedule,
-    decaying_adam,
-)
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.networks.patchgan import patch_discriminator
 from tfgan_med.networks.unet import unet_generator
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from tfgan_med.data.pipeline import DomainData, prepare_domains
 from tfgan_med.data.records import DataConfig, Split
+from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.metrics.paired import paired_scores, variety
-from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.ops import images
 from tfgan_med.training import translation, weights
 from tfgan_med.training.run_folder import RunFolder

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from tfgan_med import config, files
 from tfgan_med.errors import TrainingError, UserError
-from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.learning.optimizers import Schedule
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.networks.extractors import ExtractorChoice
 from tfgan_med.training import model_card, run_folder, runtime, settings
 from tfgan_med.training.callbacks import Budget, Events, Watch

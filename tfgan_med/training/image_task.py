@@ -12,9 +12,10 @@ import yaml
 from tfgan_med import files
 from tfgan_med.data.pipeline import ImageData, prepare_images
 from tfgan_med.data.records import DataConfig, Split
+from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.metrics.paired import variety
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.ops import images
 from tfgan_med.ops.latents import latents
 from tfgan_med.training import sampling, translation, weights

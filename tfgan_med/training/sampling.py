@@ -25,9 +25,9 @@ from tfgan_med.data import encoding as coding
 from tfgan_med.data import writers
 from tfgan_med.data.encoding import Encoding
 from tfgan_med.errors import TrainingError, UserError
+from tfgan_med.learning.optimizers import UNSCHEDULED, Schedule
 from tfgan_med.models import _latent
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.models.base import UNSCHEDULED, Schedule
 from tfgan_med.ops import images as pixel_ops
 from tfgan_med.ops.latents import latents, lerp, slerp
 from tfgan_med.training import run_folder, runtime, translation, weights

@@ -17,9 +17,10 @@ from tfgan_med.data import gate, opening, splits
 from tfgan_med.data.pipeline import DomainData, ImageData, PairedData
 from tfgan_med.data.records import DataConfig, ImageSet, Split
 from tfgan_med.errors import UserError
+from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.metrics.kid import kernel_distance
 from tfgan_med.metrics.sliced_wasserstein import sliced_wasserstein
-from tfgan_med.models.base import GenerativeModel, Schedule
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.networks.feature_cache import extract
 from tfgan_med.networks.features import FeatureNetwork
 from tfgan_med.ops.frechet import frechet_distance

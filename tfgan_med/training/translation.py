@@ -18,7 +18,8 @@ from tfgan_med.data import fitting, opening, splits, synthetic
 from tfgan_med.data.encoding import Encoding
 from tfgan_med.data.records import DataConfig, Part, Record
 from tfgan_med.errors import DataError, UserError
-from tfgan_med.models.base import UNSCHEDULED, GenerativeModel, Schedule
+from tfgan_med.learning.optimizers import UNSCHEDULED, Schedule
+from tfgan_med.models.base import GenerativeModel
 from tfgan_med.training import run_folder, weights
 from tfgan_med.training.settings import RunConfig, model_class, saved_settings
 

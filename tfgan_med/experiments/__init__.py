@@ -1,0 +1,1 @@
+"""The experiment: arms, repeats, guards, statistics and the report."""

@@ -1,0 +1,1 @@
+"""Optimizer steps and the state of whatever is trained."""
