@@ -16,7 +16,8 @@ from . import common
 
 def model_names() -> list[str]:
     """For shell completion."""
-    return discovery.available("tfgan_med.models")
+    packages = ("tfgan_med.models", "tfgan_med.downstream")
+    return sorted(name for package in packages for name in discovery.available(package))
 
 
 def train(
@@ -59,6 +60,13 @@ def train(
     ),
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run: folder, number or last.")
+    ] = None,
+    at: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Train exactly into DIR: begin, go on, or do nothing if it is finished.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; write no run.")
@@ -117,6 +125,9 @@ def train(
         _train_one(resume_settings(path, changes), show, out, resume=path)
         return
     chosen = settings.resolve(_model_name(model), _existing(config), changes)
+    if at is not None and not dry_run:
+        _train_at(chosen, at, changes, show)
+        return
     if not dry_run:
         run_folder.check_place(out)
     if not per_class:
@@ -151,6 +162,22 @@ def _train_classes(parent: Path, changes: list[str], show: Shown) -> None:
         f"{_place_option(parent)}",
         show.quiet,
     )
+
+
+def _train_at(chosen: Any, place: Path, changes: list[str], show: Shown) -> None:
+    """Bring the run in a folder to its end, however far it is; for sweeps and job arrays."""
+    from tfgan_med.training import fit
+
+    if (place / "MODEL_CARD.md").is_file():
+        common.note(
+            f"{place}: finished already. Next: look at {place / 'MODEL_CARD.md'}.", show.quiet
+        )
+        return
+    if (place / "checkpoints" / "latest.json").is_file():
+        _train_one(fit.resume_settings(place, changes), show, place.parent, resume=place)
+        return
+    fit.clear_unbegun(place)
+    _train_one(chosen, show, place.parent, place=place)
 
 
 def _train_one(

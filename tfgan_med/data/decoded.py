@@ -95,6 +95,18 @@ class DecodedSet:
         """Names of the pictures of a split in order: item ids, tiles with `#2` and so on."""
         return self._table(split, self.image_size).names
 
+    def row_records(self, split: Split) -> tuple[Record, ...]:
+        """The item of each picture of a split, in order; tiles repeat theirs."""
+        return tuple(
+            record
+            for record in self.records(split)
+            for _ in range(self._num_tiles(record, self.image_size))
+        )
+
+    def readers(self, split: Split) -> tuple[Reader, ...]:
+        """By role, the function from a row of a split to its stored picture."""
+        return self._table(split, self.image_size).readers
+
     def training_items(self, start: int, seed: int, domain: int = 0) -> tf.data.Dataset:
         """Stored pictures, shuffled and jittered, without end.
 
@@ -170,7 +182,7 @@ class DecodedSet:
             "size": [height, width],
             "dtype": self._survey.dtypes[record.id],
             "sha256": {
-                side: self._sha256_of(record.parts[how.role].path)
+                side: self._sha256_of(record.part(how.role).path)
                 for side, how in zip(sides, self.encodings, strict=True)
             },
         }
@@ -253,7 +265,7 @@ class DecodedSet:
         """The stored tiles of one picture."""
         picture = shelf.take(f"{record.id}:{how.role}")
         if picture is None:
-            picture = encoding.read(record.parts[how.role], how.role, self._config.max_pixels)
+            picture = encoding.read(record.part(how.role), how.role, self._config.max_pixels)
         tiles, _ = fitting.fit(picture, size, self._config.fit, how.nearest, self._config.scale)
         return encoding.store(tiles, how)
 
@@ -301,16 +313,16 @@ def _content_key(
     records: Sequence[Record], roles: Sequence[str], config: DataConfig, load_size: int
 ) -> str:
     """Hash of all that the decoded pictures depend on: file contents, splits and settings."""
-    paths = sorted({r.parts[role].path for r in records for role in roles if role in r.parts})
+    paths = sorted({r.part(role).path for r in records for role in roles if r.has(role)})
     hashes = dict(zip(paths, arrays.in_parallel(_hash_or_none, paths), strict=True))
     items = [
         [
             record.id,
             record.split,
             [
-                (role, hashes[part.path], part.half)
+                (role, hashes[record.part(role).path], record.part(role).half)
                 for role in roles
-                if (part := record.parts.get(role)) is not None
+                if record.has(role)
             ],
         ]
         for record in records

@@ -19,7 +19,7 @@ from tfgan_med.errors import DataError
 from tfgan_med.ops import images
 
 Array = npt.NDArray[Any]
-Kind = Literal["image", "mask", "labels"]
+Kind = Literal["image", "mask", "labels", "ids"]
 
 
 class Encoding(Config):
@@ -28,7 +28,8 @@ class Encoding(Config):
     role: str
     """Role of the pictures, such as `images` or `masks`."""
     kind: Kind
-    """`image`: [-1, 1]; `mask`: one channel, -1 or 1; `labels`: one-hot in {0, 1}."""
+    """`image`: [-1, 1]; `mask`: one channel, -1 or 1; `labels`: one-hot in {0, 1}; `ids`: one
+    channel with the number of the object, 0 for background."""
     channels: int
     """Channels of the tensor: 1, 3, or the number of classes."""
     window: tuple[float, float] = images.EIGHT_BIT
@@ -47,7 +48,7 @@ class Encoding(Config):
         if self.kind == "image":
             eight_bit = self.dtype == "uint8" and self.window == images.EIGHT_BIT
             return "uint8" if eight_bit else "uint16"
-        return "uint8" if self.channels <= 256 else "uint16"
+        return "uint16" if self.channels > 256 or self.kind == "ids" else "uint8"
 
     @property
     def stored_channels(self) -> int:
@@ -57,8 +58,8 @@ class Encoding(Config):
 
 def kind_of(role: str) -> Kind:
     """What the pictures of a role are."""
-    if role == "labels":
-        return "labels"
+    if role in ("labels", "ids"):
+        return "labels" if role == "labels" else "ids"
     return "mask" if role == "instances" or role.split("-")[0] == "masks" else "image"
 
 
@@ -74,7 +75,7 @@ def read(part: Part, role: str, max_pixels: int) -> Array:
     if kind_of(role) == "image":
         return decode.read_picture(part, max_pixels)
     values = decode.read_labels(part, max_pixels)
-    if role == "labels":
+    if role in ("labels", "ids"):
         return values.astype(np.uint16)[..., None]
     if role != "instances":
         _check_binary(values, part)
@@ -102,6 +103,8 @@ def load(stored: Array, encoding: Encoding) -> npt.NDArray[np.float32]:
     """The tensor of stored pictures, `(..., encoding.channels)` float32."""
     if encoding.kind == "labels":
         return np.eye(encoding.channels, dtype=np.float32)[stored[..., 0]]
+    if encoding.kind == "ids":
+        return stored.astype(np.float32)
     half = np.float32(_half(encoding))
     return stored.astype(np.float32) / half - np.float32(1.0)
 
@@ -112,6 +115,8 @@ def load_tensor(stored: Tensor, encoding: Encoding) -> Tensor:
 
     if encoding.kind == "labels":
         return tf.one_hot(tf.cast(stored[..., 0], tf.int32), encoding.channels)
+    if encoding.kind == "ids":
+        return tf.cast(stored, tf.float32)
     return tf.cast(stored, tf.float32) / _half(encoding) - 1.0
 
 
@@ -132,6 +137,8 @@ def picture(values: Any, encoding: Encoding) -> Array:
     values = np.asarray(values)
     if encoding.kind == "mask":
         return np.where(values > 0, 255, 0).astype(np.uint8)
+    if encoding.kind == "ids":
+        return np.asarray(values, np.uint16)
     if encoding.kind == "labels":
         return np.asarray(values.argmax(axis=-1)[..., None], encoding.stored_dtype)
     return images.to_pixels(values, encoding.window, encoding.dtype)

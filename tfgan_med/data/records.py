@@ -11,6 +11,7 @@ from tfgan_med.config import Config, Location
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+FILES = {"ids": "instances"}  # roles that read the files of another one in their own way
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Record:
     label: str | None = None
     group: str | None = None
     split: Split | None = None
+
+    def has(self, role: str) -> bool:
+        """Whether it has a picture of a role; `ids` are the numbers of `instances`."""
+        return FILES.get(role, role) in self.parts
+
+    def part(self, role: str) -> Part:
+        """The file of a role."""
+        return self.parts[FILES.get(role, role)]
 
     @property
     def main_role(self) -> str:

@@ -199,9 +199,9 @@ def refusal(faults: Sequence[str]) -> DataError:
 
 
 def _read(record: Record, role: str, config: DataConfig) -> Array:
-    if role not in record.parts:
+    if not record.has(role):
         raise DataError(f"{record.id}: there is no picture of the role '{role}' for it.")
-    return encoding.read(record.parts[role], role, config.max_pixels)
+    return encoding.read(record.part(role), role, config.max_pixels)
 
 
 def _check_sizes(record: Record, pictures: Mapping[str, Array]) -> None:
@@ -223,7 +223,7 @@ def _summary(record: Record, pictures: Mapping[str, Array], samples: int) -> Loo
         for role, picture in pictures.items()
         if samples and picture.dtype != np.uint8
     }
-    asked = {role: decode.default_window(record.parts[role]) for role in values}
+    asked = {role: decode.default_window(record.part(role)) for role in values}
     return Look(
         next(iter(pictures.values())).shape[:2],
         {role: picture.shape[2] for role, picture in pictures.items()},
@@ -238,7 +238,7 @@ def _encoding(
     role: str, looks: Mapping[str, Look], training: Sequence[Look], config: DataConfig
 ) -> Encoding:
     kind = encoding.kind_of(role)
-    if kind == "mask":
+    if kind in ("mask", "ids"):
         return Encoding(role=role, kind=kind, channels=1)
     if kind == "labels":
         return Encoding(role=role, kind=kind, channels=_num_classes(role, looks, training, config))

@@ -54,6 +54,9 @@ class DownstreamConfig(Config):
 
     learning_rate: float = Field(1e-3, gt=0.0)
     """Of the optimizer."""
+    positive: str | None = None
+    """Of two classes the one that is looked for, such as `abnormal`; by default the one that is
+    not called normal, healthy, ok, good ..., else the second one."""
     plateau: int = Field(0, ge=0)
     """Evaluations without gain after which the learning rate is halved; 0 keeps it."""
 
@@ -86,6 +89,7 @@ class DownstreamModel(System):
         super().__init__(losses=("loss", *losses), seed=seed)
         self.config = config
         self.problem = problem
+        self.weights_used = "none"  # where pretrained weights come from, for reports
         self.extra_state["stale"] = self._counter("stale_evaluations", ())
 
     def own(self, network: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -134,6 +138,27 @@ class DownstreamModel(System):
         """The optimizer itself, without the wrapper for loss scaling."""
         optimizer = self.optimizers["network"]
         return getattr(optimizer, "inner_optimizer", optimizer)
+
+    # Its state ------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, keras.Variable]:
+        """As of every system, without frozen layers: their file or the seed gives them again."""
+        layers = [layer for layer in self.network.layers if not layer.trainable]
+        frozen = {id(v) for layer in layers for v in layer.variables}
+        return {name: v for name, v in super().state().items() if id(v) not in frozen}
+
+    def network_state(self) -> dict[str, keras.Variable]:
+        """The part of `state` that predictions depend on."""
+        return {k: v for k, v in self.state().items() if k.startswith("network/")}
+
+    def restore_network(self, arrays: Mapping[str, Array]) -> None:
+        """Go back to weights that `network_state` named."""
+        for name, variable in self.network_state().items():
+            variable.assign(arrays[name])
+
+    def whole_network(self) -> dict[str, keras.Variable]:
+        """All weights of the network in order, frozen ones too."""
+        return {f"{i:04d}-{v.name}": v for i, v in enumerate(self.network.weights)}
 
     # Predicting -----------------------------------------------------------------------------
 

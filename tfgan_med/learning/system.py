@@ -79,6 +79,9 @@ class System(keras.Model):
     def calibrate(self, batches: Iterable[Any]) -> None:
         """Look at real batches once before the first step; most systems need not."""
 
+    def after_evaluation(self, improved: bool) -> None:
+        """Hear whether the deciding score has risen, for learning rates that depend on it."""
+
     def minimize(self, loss: Tensor, tape: tf.GradientTape, name: str, *networks: Any) -> None:
         """One step of optimizer `name` on `loss`, for the trainable weights of `networks`.
 

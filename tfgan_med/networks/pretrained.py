@@ -60,11 +60,12 @@ def find(name: str) -> Path | None:
     return None
 
 
-def locate(name: str, given: Path | None = None) -> Path:
+def locate(name: str, given: Path | None = None, setting: str | None = None) -> Path:
     """A file with the weights called `name`.
 
     Args:
         given: a file of the user's, taken as it is; the checks are those of its reader.
+        setting: key of the setting that takes such a file or `none`, for the message.
     Raises:
         MissingWeightsError: there is none on this machine; the message says how to get one.
         UserError: the name is unknown, or a file found is not the published one.
@@ -75,7 +76,7 @@ def locate(name: str, given: Path | None = None) -> Path:
         return given
     path = find(name)
     if path is None:
-        raise MissingWeightsError(_missing(name), name)
+        raise MissingWeightsError(_missing(name, setting), name)
     if path.suffix != ".npz":  # written by us from a checked file
         verify(name, path)
     return path
@@ -142,19 +143,23 @@ def _known(name: str) -> Weights:
     return REGISTRY[name]
 
 
-def _missing(name: str) -> str:
+def _missing(name: str, setting: str | None) -> str:
     weights = REGISTRY[name]
     first = weights.sources[0]
     alternatives = [s for s in weights.sources[1:] if s.digest != first.digest and not s.member]
     others = "".join(f", or {s.file} ({s.algorithm} {s.digest[:8]}...)" for s in alternatives)
     places = " and ".join(str(folder) for folder in folders())
-    option = f", or add {weights.option} FILE" if weights.option else ""
+    option, instead = weights.option and f"{weights.option} FILE", weights.instead
+    if setting:
+        option = f"--set {setting}=FILE"
+        instead = f"--set {setting}=none begins with random weights and trains all of them."
+    option = f", or add {option}" if option else ""
     return (
         f"The weights {name} ({weights.about}) are not on this machine; looked in {places}. "
         f"Needed: {first.file} ({_megabytes(first)} MB, {first.algorithm} "
         f"{first.digest[:8]}...){others}. With network: tfgan-med weights import {name} "
         "--download. Without: copy the file here and run tfgan-med weights import "
-        f"{name} FILE{option}. Meanwhile: {weights.instead}"
+        f"{name} FILE{option}. Meanwhile: {instead}"
     )
 
 

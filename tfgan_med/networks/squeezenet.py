@@ -8,6 +8,7 @@ poolings) of `forresti/SqueezeNet`; weights are its Caffe model as a Keras 2 fil
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,33 +51,57 @@ def squeezenet_trunk(
         DataError: the file is no such file.
     """
     policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    pixels = keras.Input((None, None, 3), dtype="float32", name="pixels")
+    taps = tapped_maps(pixels, policy)
+    maps = [layers.Activation("linear", dtype="float32")(tap) for tap in taps]
+    trunk = keras.Model(pixels, maps, name="squeezenet")
+    trunk.trainable = False
+    load(trunk, weights)
+    return trunk
+
+
+def tapped_maps(
+    pixels: Tensor,
+    dtype: keras.DTypePolicy | None = None,
+    start: Callable[[str], Any] = lambda name: "glorot_uniform",
+) -> list[Tensor]:
+    """The seven maps that `squeezenet_trunk` tells of, in the precision of their layers.
+
+    Args:
+        pixels: as `caffe_pixels` makes them, symbolic.
+        dtype: policy of all layers, by default the global one.
+        start: initializer of the kernel of the layer with this name.
+    """
 
     def convolve(x: Tensor, channels: int, size: int, name: str, **geometry: Any) -> Tensor:
-        settings = {"activation": "relu", "dtype": policy, "name": name, **geometry}
-        return layers.Conv2D(channels, size, **settings)(x)
+        settings = {"kernel_initializer": start(name), "dtype": dtype, "name": name, **geometry}
+        return layers.Conv2D(channels, size, activation="relu", **settings)(x)
 
-    pixels = keras.Input((None, None, 3), dtype="float32", name="pixels")
     x = convolve(pixels, 64, 3, "conv1", strides=2)
     taps = [x]
     for number, (squeezed, expanded) in _FIRES.items():
         name = f"fire{number}"
         if number in _POOLED_BEFORE:
-            x = layers.MaxPooling2D(3, 2, dtype=policy)(x)
+            x = layers.MaxPooling2D(3, 2, dtype=dtype)(x)
         x = convolve(x, squeezed, 1, f"{name}_squeeze1x1")
         one = convolve(x, expanded, 1, f"{name}_expand1x1")
         three = convolve(x, expanded, 3, f"{name}_expand3x3", padding="same")
-        x = layers.Concatenate(dtype=policy)([one, three])
+        x = layers.Concatenate(dtype=dtype)([one, three])
         if number in _TAPPED:
             taps.append(x)
+    return taps
 
-    maps = [layers.Activation("linear", dtype="float32")(tap) for tap in taps]
-    trunk = keras.Model(pixels, maps, name="squeezenet")
-    trunk.trainable = False
+
+def load(network: keras.Model, weights: Path) -> None:
+    """Set the weights of all layers from the Keras 2 file without top.
+
+    Raises:
+        DataError: the file is no such file.
+    """
     keras_file.load(
-        trunk,
+        network,
         Path(weights),
         "SqueezeNet 1.1 without top",
         "Use squeezenet_weights_tf_dim_ordering_tf_kernels_notop.h5 of rcmalli/keras-squeezenet.",
         stored_as=lambda name: name.replace("_", "/"),
     )
-    return trunk

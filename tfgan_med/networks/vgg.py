@@ -6,7 +6,7 @@ publishes. They want BGR pixels in 0..255 less the ImageNet mean, which `caffe_p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ def vgg16_features(taps: Sequence[str], weights: Path) -> keras.Model:
 
     network = FeatureNetwork(pixels, [features[tap] for tap in taps], name="vgg16")
     network.trainable = False
-    keras_file.load(network, Path(weights), _ABOUT, _ADVICE)
+    load(network, weights)
     return network
 
 
@@ -83,15 +83,7 @@ def vgg16_vectors(
     policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     top = keras_file.holds(Path(weights), "fc2", _ABOUT, _ADVICE)
     pixels = keras.Input((_INPUT_SIZE, _INPUT_SIZE, 3), dtype="float32", name="pixels")
-    x = pixels
-    for block, (width, convs) in enumerate(BLOCKS, 1):
-        for conv in range(1, convs + 1):
-            name = f"block{block}_conv{conv}"
-            convolution = layers.Conv2D(
-                width, 3, padding="same", activation="relu", dtype=policy, name=name
-            )
-            x = convolution(x)
-        x = layers.MaxPooling2D(2, dtype=policy)(x)
+    x = last_maps(pixels, dtype=policy)
     if top:
         x = layers.Flatten(dtype=policy)(x)
         x = layers.Dense(4096, activation="relu", dtype=policy, name="fc1")(x)
@@ -101,8 +93,47 @@ def vgg16_vectors(
         x = layers.GlobalAveragePooling2D(dtype="float32")(x)
     network = keras.Model(pixels, x, name="vgg16-fc2" if top else "vgg16-gap")
     network.trainable = False
-    keras_file.load(network, Path(weights), _ABOUT, _ADVICE)
+    load(network, weights)
     return network
+
+
+def last_maps(
+    pixels: Any,
+    dtype: keras.DTypePolicy | None = None,
+    start: Callable[[str], Any] = lambda name: "glorot_uniform",
+) -> Any:
+    """All convolutions and poolings, `(batch, height / 32, width / 32, 512)`.
+
+    Args:
+        pixels: as `caffe_pixels` makes them, symbolic.
+        dtype: policy of all layers, by default the global one.
+        start: initializer of the kernel of the layer with this name.
+    """
+    x = pixels
+    for block, (width, convs) in enumerate(BLOCKS, 1):
+        for conv in range(1, convs + 1):
+            name = f"block{block}_conv{conv}"
+            convolution = layers.Conv2D(
+                width,
+                3,
+                padding="same",
+                activation="relu",
+                kernel_initializer=start(name),
+                dtype=dtype,
+                name=name,
+            )
+            x = convolution(x)
+        x = layers.MaxPooling2D(2, dtype=dtype, name=f"block{block}_pool")(x)
+    return x
+
+
+def load(network: keras.Model, weights: Path) -> None:
+    """Set the weights of all layers from the HDF5 file of `keras.applications.VGG16`.
+
+    Raises:
+        DataError: if the file is no such file.
+    """
+    keras_file.load(network, Path(weights), _ABOUT, _ADVICE)
 
 
 class FeatureNetwork(keras.Model):

@@ -148,7 +148,7 @@ REGISTRY: dict[str, Weights] = {
         instead=_OTHER_FEATURES,
     ),
     "vgg16": Weights(
-        about="VGG16 of keras.applications (ImageNet, no top) for the perceptual loss",
+        about="VGG16 of keras.applications (ImageNet, no top): perceptual loss, classifier",
         licence="CC BY 4.0 (Oxford VGG), converted by Keras",
         stored="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         sources=(
@@ -178,7 +178,7 @@ REGISTRY: dict[str, Weights] = {
         instead="the weights vgg16 give the features of the last convolution.",
     ),
     "squeezenet": Weights(
-        about="SqueezeNet 1.1 (ImageNet, from Caffe, no top), 3 MB: features and distances",
+        about="SqueezeNet 1.1 (ImageNet, from Caffe, no top), 3 MB: features, classifier",
         licence="MIT (rcmalli/keras-squeezenet); BSD (SqueezeNet)",
         stored="squeezenet-1.1-imagenet-notop.h5",
         sources=(

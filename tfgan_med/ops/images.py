@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["image", "mask", "labels"]
+Kind = Literal["image", "mask", "labels", "ids"]
 Window = tuple[float, float]
 
 EIGHT_BIT: Window = (0.0, 255.0)
@@ -57,14 +57,17 @@ def as_rgb(tensor: Any, kind: Kind) -> npt.NDArray[np.uint8]:
 
     Args:
         tensor: `(batch, height, width, channels)`: an `image` of one or three channels or a
-            `mask` of one in [-1, 1], or `labels`, one channel of scores per class.
-        kind: how to read it; labels become one colour per class, class 0 black.
+            `mask` of one in [-1, 1], `labels`, one channel of scores per class, or `ids`, one of
+            numbered objects.
+        kind: how to read it; labels become one colour per class, class 0 black, ids white.
     Returns:
         `(batch, height, width, 3)` uint8.
     """
     values = np.asarray(tensor)
     if kind == "labels":
         return np.asarray(_colors(values.shape[-1])[values.argmax(axis=-1)], np.uint8)
+    if kind == "ids":
+        values = np.where(values > 0, 1.0, -1.0)
     if values.shape[-1] not in (1, 3):
         raise ValueError(
             f"Pictures have one or three channels: received shape {values.shape} as '{kind}'. "

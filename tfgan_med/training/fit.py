@@ -16,16 +16,17 @@ import tensorflow as tf
 from tfgan_med import config, files
 from tfgan_med.errors import TrainingError, UserError
 from tfgan_med.learning.optimizers import Schedule
-from tfgan_med.models.base import GenerativeModel
+from tfgan_med.learning.system import System
 from tfgan_med.networks.extractors import ExtractorChoice
 from tfgan_med.training import model_card, run_folder, runtime, settings
 from tfgan_med.training.callbacks import Budget, Events, Watch
 from tfgan_med.training.domain_task import DomainTask
+from tfgan_med.training.downstream_task import DownstreamTask
 from tfgan_med.training.image_task import ImageTask
 from tfgan_med.training.paired_task import PairedTask
 from tfgan_med.training.progress import Pace, Reporter, compact, duration
 from tfgan_med.training.run_folder import RunFolder
-from tfgan_med.training.settings import RunConfig, TrainConfig
+from tfgan_med.training.settings import RunConfig
 from tfgan_med.training.stopping import Stopped, stop_signals
 from tfgan_med.training.task import HIGHER_IS_BETTER, Ending, FeatureScore, Task, save_sheet
 
@@ -79,17 +80,19 @@ class Training:
     """
 
     def __init__(self, run_settings: RunConfig, reporter: Reporter) -> None:
-        self.train: TrainConfig = runtime.settled(run_settings.train)
+        self.seconds = {"evaluation": 0.0, "saving": 0.0, "preparation": 0.0}
+        self._started = time.perf_counter()
+        self.train: Any = runtime.settled(run_settings.train)
         self.settings = run_settings.model_copy(update={"train": self.train})
         self.reporter = reporter
         self.strategy = runtime.start(self.train)
-        self.task: Task = TASKS[settings.model_class(self.settings.system).needs](self.settings)  # type: ignore[call-arg]
+        self.task: Task = task_class(self.settings.system)(self.settings)  # type: ignore[call-arg]
         self.score = self._feature_score(self.task.deciding_metric())
         self.steps_per_epoch = self.task.data.steps_per_epoch(self.train.batch_size)
         self.total = self.train.steps or self.train.epochs * self.steps_per_epoch
         epochs = max(1, math.ceil(self.total / self.steps_per_epoch))
         with self.strategy.scope():
-            self.model: GenerativeModel = self.task.build(Schedule(epochs, self.steps_per_epoch))
+            self.model: System = self.task.build(Schedule(epochs, self.steps_per_epoch))
         self.model.gradient_norm_interval = self.train.log_interval
         self.pace = Pace(self.train.batch_size)
         self.step = 0
@@ -201,6 +204,8 @@ class Training:
             run_folder.restore(self.model.state(), checkpoint)
         state = files.read_json(checkpoint / "state.json")
         self.step, self.best = int(state["step"]), state.get("best")
+        if self._exhausted():
+            self.total = self.step
         folder.log(event="resumed", step=self.step, time=run_folder.now())
 
     def _check_same_data(self, folder: RunFolder) -> None:
@@ -253,6 +258,7 @@ class Training:
             self._save(folder)
         self.compiled = step = self._compiled_step()
         batches = self._batches(self.step)
+        self.seconds["preparation"] = time.perf_counter() - self._started
         self.reporter.start(self.total, self.step)
         with stop_signals() as stop:
             while self.step < self.total:
@@ -276,10 +282,21 @@ class Training:
         if observing or sampling:
             self.pace.pause()
             improved = self._observe(folder, sample=sampling)
-            saving = saving or improved
+            if improved and not self.task.keep_best(folder, self.model, self.step):
+                saving = True
+            if self._exhausted():
+                self.total, saving = self.step, True
         if saving:
             self.pace.pause()
             self._save(folder)
+
+    def _exhausted(self) -> bool:
+        """Whether the score has not risen for as many evaluations as the settings allow."""
+        patience = getattr(self.train, "patience", None)
+        if patience is None or self.best is None:
+            return False
+        interval = self.train.eval_interval or self.train.sample_interval
+        return bool(self.step - self.best["step"] >= patience * interval)
 
     def _compiled_step(self) -> Any:
         """The distributed step as one graph."""
@@ -334,6 +351,10 @@ class Training:
 
     def _observe(self, folder: RunFolder, sample: bool = True) -> bool:
         """Sample sheet and scores; whether they are the best so far."""
+        with self._timed("evaluation"):
+            return self._look(folder, sample)
+
+    def _look(self, folder: RunFolder, sample: bool) -> bool:
         if sample:
             sheet = self.task.sample_sheet(self.model)
             save_sheet(folder.path / "samples" / f"{self.step:06d}.png", sheet)
@@ -345,10 +366,22 @@ class Training:
         self.budget.spend(time.perf_counter() - begin)
         self.events.scalars(self.step, seen.scores, self.task.watched)
         folder.log(step=self.step, split=self.task.watched, scores=compact(seen.scores))
-        if self.step:
+        if self.step and seen.variety:
             self._warn(folder, self.watch.samples(seen.variety["fake"], seen.variety["real"]))
+        if self.step:
             self._warn(folder, self.watch.once(seen.warning))
-        return self._is_best(seen.scores)
+        improved = self._is_best(seen.scores)
+        self.model.after_evaluation(improved)
+        return improved
+
+    @contextlib.contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Count the seconds of what is not training."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - begin
 
     def _is_best(self, scores: dict[str, float]) -> bool:
         metric = self.score.name if self.score else self.task.deciding_metric()
@@ -359,27 +392,41 @@ class Training:
         return True
 
     def _save(self, folder: RunFolder) -> None:
+        with self._timed("saving"):
+            self._save_checkpoint(folder)
+
+    def _save_checkpoint(self, folder: RunFolder) -> None:
         bad = self.model.bad_loss()
         if bad:
             raise TrainingError(self._not_finite(folder, *bad))
         state = {"step": self.step, "epoch": self.step / self.steps_per_epoch, "best": self.best}
         checkpoint = folder.save_checkpoint(self.model.state(), state)
-        if self.best and self.best["step"] == self.step:
-            folder.mark_best(checkpoint, self.best["value"], self.best["metric"])
+        if self.best:
+            self.task.forget_best(folder, self.best["step"])
+            if self.best["step"] == self.step:
+                folder.mark_best(checkpoint, self.best["value"], self.best["metric"])
         folder.prune()
         folder.log(event="saved", step=self.step, checkpoint=checkpoint.name)
 
     def _finish(self, folder: RunFolder) -> Result:
         """Export the weights, make the pictures that belong to a run, write the model card."""
         seconds = time.perf_counter() - self.begun
-        self.task.save_weights(folder, self.model)
-        ending = self.task.finish(self.model, folder)
+        with self._timed("saving"):
+            self.task.save_weights(folder, self.model)
+        with self._timed("evaluation"):
+            ending = self.task.finish(self.model, folder)
+        self.task.conclude(folder, self.step, self._costs())
         result = Result(folder.path, self.step, seconds, ending, self.warnings)
         folder.log(
             event="finished", step=self.step, split=ending.split, scores=compact(ending.scores)
         )
         model_card.write(folder, self.settings, self.task, result)
         return result
+
+    def _costs(self) -> dict[str, float]:
+        """Seconds of this process; what is neither of the others is training."""
+        total = time.perf_counter() - self._started
+        return {"training": total - sum(self.seconds.values()), **self.seconds, "total": total}
 
     # Messages -------------------------------------------------------------------------------
 
@@ -410,6 +457,29 @@ class Training:
             f"this order: --set train.batch_size={max(1, train.batch_size // 2)}, --precision "
             f"mixed_float16 (on a GPU), --set data.image_size={size // 2}."
         )
+
+
+def clear_unbegun(place: Path) -> None:
+    """Remove what a run left that was stopped before its first checkpoint.
+
+    Raises:
+        UserError: if the folder holds something else.
+    """
+    if place.exists() and not (place / "checkpoints").is_dir() and any(place.iterdir()):
+        raise UserError(
+            f"{place}: holds something that is no run. Name an empty or a new folder with --at."
+        )
+    if (place / "lock").is_file():
+        with RunFolder(place).locked():  # refuses while another process is at it
+            pass
+    files.remove_folder(place)
+
+
+def task_class(system: str) -> type[Task]:
+    """What training a system needs beside the loop."""
+    if settings.is_downstream(system):
+        return DownstreamTask
+    return TASKS[settings.model_class(system).needs]
 
 
 def _hashes(fingerprint: dict[str, Any]) -> dict[tuple[str, str], Any]:

@@ -8,7 +8,7 @@ import jinja2
 
 from tfgan_med import files
 from tfgan_med.training.run_folder import RunFolder
-from tfgan_med.training.settings import RunConfig, model_class
+from tfgan_med.training.settings import RunConfig, system_class
 from tfgan_med.training.task import MEANINGS, Task
 
 TEMPLATE = """\
@@ -21,7 +21,7 @@ TEMPLATE = """\
 | | |
 |---|---|
 | data | `{{ data.name }}`: {{ counts }} |
-| {{ "makes" if needs == "images" else "translates" }} | {{ contents }}, \
+| {{ verb }} | {{ contents }}, \
 {{ size.image_size }} px, `fit: {{ size.fit }}` |
 | training | {{ result.steps }} steps of {{ train.batch_size }}, seed {{ train.seed }}, \
 {{ train.precision }} |
@@ -45,13 +45,27 @@ TEMPLATE = """\
 {% endif %}
 ## Use
 
-{{ use }} They are \
-synthetic and marked as such. Not for diagnosis. A generator trained on few pictures can repeat \
-them: do not take its pictures for anonymous without a check. Do not test a downstream model on \
-pictures this generator was trained on (`data.json` lists them).
+{{ use }} {{ warning }}
 """
 
+_GENERATED = (
+    "They are synthetic and marked as such. Not for diagnosis. A generator trained on few pictures "
+    "can repeat them: do not take its pictures for anonymous without a check. Do not test a "
+    "downstream model on pictures this generator was trained on (`data.json` lists them)."
+)
+_DECIDED = (
+    "Not for diagnosis. Do not test it on pictures it was trained on (`data.json` lists them)."
+)
+
+_HELD_OUT = (
+    "The weights were chosen on the validation split; the test split was looked at once. With few "
+    "test pictures these numbers are uncertain: `tfgan-med experiment run` gives intervals."
+)
+VERBS = {"images": "makes", "pairs": "translates", "domains": "translates"}
 CAUTIONS = {
+    "labels": _HELD_OUT,
+    "masks": _HELD_OUT,
+    "ids": _HELD_OUT,
     "pairs": "These compare pixel by pixel with one true picture per condition. They do not say "
     "whether the pictures look real (`tfgan-med evaluate all`) nor whether they help a downstream "
     "model.",
@@ -63,7 +77,11 @@ CAUTIONS = {
     "nor whether they help a downstream model. Unpaired translation adds and removes findings to "
     "match the target class: never keep the label of the source.",
 }
+_PREDICT = "`tfgan-med predict {number} --input FOLDER` applies it to pictures."
 USES = {
+    "labels": _PREDICT,
+    "masks": _PREDICT,
+    "ids": _PREDICT,
     "pairs": "`tfgan-med translate {number} --input FOLDER` makes pictures for new conditions.",
     "images": "`tfgan-med generate {number} --count N --out FOLDER` makes new pictures.",
     "domains": "`tfgan-med translate {number} --direction a2b --input FOLDER` translates pictures.",
@@ -74,7 +92,7 @@ def write(folder: RunFolder, settings: RunConfig, task: Task, result: Any) -> No
     """Write the card from the run's own files and its result."""
     environment = files.read_json(folder.path / "environment.json")
     data = files.read_json(folder.path / "data.json")
-    needs = model_class(settings.system).needs
+    needs: str = system_class(settings.system).needs
     number = folder.path.name.split("-")[0].lstrip("0") or folder.path.name
     text = jinja2.Template(TEMPLATE, keep_trailing_newline=True).render(
         run=folder.path.name,
@@ -82,7 +100,8 @@ def write(folder: RunFolder, settings: RunConfig, task: Task, result: Any) -> No
         environment=environment,
         data={"name": settings.data.path.rpartition("/")[2], "sha256": data["sha256"]},
         counts=", ".join(f"{count} {split}" for split, count in task.data.counts.items()),
-        needs=needs,
+        verb=VERBS.get(needs, "learns from"),
+        warning=_GENERATED if needs in VERBS else _DECIDED,
         contents=task.contents(),
         size=settings.data,
         train=settings.train,

@@ -11,16 +11,20 @@ from typing import Any, Literal
 from pydantic import Field, create_model
 
 from tfgan_med import config, discovery, files
+from tfgan_med.augment.classic import ClassicConfig
 from tfgan_med.config import Config
+from tfgan_med.data.mixing import MixConfig
 from tfgan_med.data.records import DataConfig
 from tfgan_med.errors import UserError
+from tfgan_med.learning.system import System
 from tfgan_med.models.base import GenerativeModel
 from tfgan_med.training.run_folder import CLASSES
 
 MODELS = "tfgan_med.models"
+DOWNSTREAM = "tfgan_med.downstream"
 
 
-class TrainConfig(Config):
+class LoopConfig(Config):
     """How long, how exact and on what a run trains, and what it writes on the way."""
 
     epochs: int = Field(200, ge=1)
@@ -53,6 +57,11 @@ class TrainConfig(Config):
     eval_interval: int = Field(0, ge=0)
     """Steps between two evaluations that decide the best checkpoint; 0 evaluates with each
     sample sheet."""
+
+
+class TrainConfig(LoopConfig):
+    """Training of a generative model."""
+
     eval_metric: Literal["auto", "l1", "ssim", "psnr", "swd", "fid", "kid"] = "auto"
     """What decides the best checkpoint: l1, ssim or psnr of held-out pairs (`auto`: l1); without
     pairs swd (`auto`), the sliced Wasserstein distance to real pictures, which needs no network.
@@ -70,6 +79,30 @@ class TrainConfig(Config):
     looks between steps take 8 at most. Without effect on models that translate."""
     eval_share: float = Field(0.1, gt=0.0, le=1.0)
     """Share of the run's time that evaluations may take; later ones are put off."""
+
+
+class FitConfig(LoopConfig):
+    """Training of a downstream model. The held-out pictures of `val` decide which weights are kept;
+    those of `test` are looked at once, when the run has ended."""
+
+    eval_metric: Literal[
+        "auto", "accuracy", "balanced_accuracy", "f1", "auc", "average_precision", "iou", "dice"
+    ] = "auto"
+    """Score on the validation split that decides which weights are kept; `auto` is
+    balanced_accuracy for classifiers and iou, the mean over pictures, for segmenters."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations without gain after which training ends; null trains all steps."""
+    threshold: float | Literal["auto"] = 0.5
+    """Probability from which the answer is yes; `auto` takes the one with the best F1
+    (classifiers) or IoU (segmenters) on the validation split."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs each picture by the inverse share of its class."""
+    validation: float = Field(0.2, gt=0.0, lt=0.9)
+    """Share of the training pictures, by whole groups, that is held out for validation where the
+    set has no validation split."""
+    eval_share: float = Field(1.0, gt=0.0, le=1.0)
+    """Share of the run's time that evaluations may take. Below 1 they depend on the clock, and two
+    runs need not keep the same weights."""
 
 
 RESUMABLE = frozenset(
@@ -101,6 +134,29 @@ class RunConfig(Config):
     train: Any = None
 
 
+def names() -> list[str]:
+    """Everything that `tfgan-med train` trains."""
+    return sorted([*discovery.available(MODELS), *discovery.available(DOWNSTREAM)])
+
+
+def is_downstream(system: str) -> bool:
+    """Whether a name is that of a classifier or segmenter."""
+    return system in discovery.available(DOWNSTREAM)
+
+
+def system_class(system: str) -> type[System]:
+    """The class of `models/<system>.py` or `downstream/<system>.py`.
+
+    Raises:
+        UserError: with the nearest name if there is none.
+    """
+    if is_downstream(system):
+        return discovery.load_class(DOWNSTREAM, system, System)
+    if system not in names():
+        raise UserError(discovery.unknown(system, "model", names()))
+    return model_class(system)
+
+
 def model_class(system: str) -> type[GenerativeModel]:
     """The class of `models/<system>.py`; UserError with the nearest name if there is none."""
     return discovery.load_class(MODELS, system, GenerativeModel)
@@ -109,18 +165,24 @@ def model_class(system: str) -> type[GenerativeModel]:
 @functools.cache
 def settings_class(system: str) -> type[RunConfig]:
     """Settings of `tfgan-med train <system>` with the paper's values as defaults."""
-    model = model_class(system)
-    block: type[Config] = discovery.load_class(MODELS, system, Config, suffix="Config")
+    downstream = is_downstream(system)
+    model = system_class(system)
+    block: type[Config] = discovery.load_class(
+        DOWNSTREAM if downstream else MODELS, system, Config, suffix="Config"
+    )
+    mixed: dict[str, Any] = {
+        "mix": (MixConfig, Field(MixConfig(), description="Real and synthetic pictures.")),
+        "classic": (ClassicConfig, Field(ClassicConfig(), description="Classical augmentation.")),
+    }
+    train: Any = FitConfig if downstream else TrainConfig
     return create_model(
         f"{model.__name__}Settings",
         __base__=RunConfig,
         system=(Literal[system], Field(system, description="The model; `tfgan-med list models`.")),  # type: ignore[arg-type]
         data=(DataConfig, Field(DataConfig(**model.defaults.get("data", {})), description="Data.")),
+        **(mixed if downstream else {}),
         model=(block, Field(block(), description="Networks, losses and optimizers.")),
-        train=(
-            TrainConfig,
-            Field(TrainConfig(**model.defaults.get("train", {})), description="The run."),
-        ),
+        train=(train, Field(train(**model.defaults.get("train", {})), description="The run.")),
     )
 
 
@@ -140,7 +202,7 @@ def resolve(system: str, config_file: Path | None, changes: Sequence[str]) -> Ru
     named_data = any(change.partition("=")[0].strip() == "data.path" for change in changes)
     if config_file is None and not named_data:
         config_file = quickstart_file(system)
-    layers = [(f"the defaults of {system}", model_class(system).defaults)]
+    layers = [(f"the defaults of {system}", system_class(system).defaults)]
     if config_file:
         layers.append(config.read_layer(cls, config_file))
     return config.resolve(cls, layers, changes, name=system)

@@ -18,9 +18,9 @@ from tfgan_med.data.pipeline import DomainData, ImageData, PairedData
 from tfgan_med.data.records import DataConfig, ImageSet, Split
 from tfgan_med.errors import UserError
 from tfgan_med.learning.optimizers import Schedule
+from tfgan_med.learning.system import System
 from tfgan_med.metrics.kid import kernel_distance
 from tfgan_med.metrics.sliced_wasserstein import sliced_wasserstein
-from tfgan_med.models.base import GenerativeModel
 from tfgan_med.networks.feature_cache import extract
 from tfgan_med.networks.features import FeatureNetwork
 from tfgan_med.ops.frechet import frechet_distance
@@ -43,8 +43,23 @@ MEANINGS = {
     "ssim_to_input": "structural similarity to the picture it was made from; 1 is a copy",
     "correlation_a2b": "correlation with the input's brightness, A to B; negative is inverted",
     "correlation_b2a": "correlation with the input's brightness, B to A",
+    "accuracy": "share of pictures with the right class",
+    "balanced_accuracy": "accuracy, the mean over classes",
+    "precision": "share of the positive answers that are right",
+    "recall": "share of the positive pictures that are found",
+    "f1": "harmonic mean of precision and recall",
+    "auc": "area under the ROC curve",
+    "average_precision": "area under the precision-recall curve",
+    "iou": "overlap with the true mask (IoU), the mean over pictures",
+    "dice": "Dice coefficient, the mean over pictures",
+    "miou": "IoU of all pixels, the mean of mask and background",
+    "fp_pixels": "wrongly found pixels of a picture",
+    "fn_pixels": "missed pixels of a picture",
 }
-HIGHER_IS_BETTER = frozenset({"psnr", "ssim"})
+HIGHER_IS_BETTER = frozenset(
+    {"psnr", "ssim", "accuracy", "balanced_accuracy", "f1", "auc", "average_precision"}
+    | {"iou", "dice"}
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,7 @@ class Task(ABC):
     watched: Split
 
     @abstractmethod
-    def build(self, schedule: Schedule) -> GenerativeModel:
+    def build(self, schedule: Schedule) -> System:
         """The model, to be called in the scope of the strategy."""
 
     @abstractmethod
@@ -146,18 +161,18 @@ class Task(ABC):
 
     @abstractmethod
     def calibration_batch(self, count: int) -> Any:
-        """Real training pictures for `GenerativeModel.calibrate`."""
+        """Real training pictures for `System.calibrate`."""
 
     @abstractmethod
     def data_sheet(self) -> tuple[str, Pixels]:
         """Training pictures as the networks see them, and the name of the sheet."""
 
     @abstractmethod
-    def sample_sheet(self, model: GenerativeModel) -> Pixels:
+    def sample_sheet(self, model: System) -> Pixels:
         """What the model makes of fixed inputs."""
 
     @abstractmethod
-    def observe(self, model: GenerativeModel, score: FeatureScore | None, step: int) -> Observation:
+    def observe(self, model: System, score: FeatureScore | None, step: int) -> Observation:
         """Scores of the model as it is."""
 
     @abstractmethod
@@ -165,12 +180,28 @@ class Task(ABC):
         """Write `weights/network.yaml`, from which the networks are rebuilt."""
 
     @abstractmethod
-    def save_weights(self, folder: RunFolder, model: GenerativeModel) -> None:
+    def save_weights(self, folder: RunFolder, model: System) -> None:
         """Write the weights that make pictures, the moving averages where they are kept."""
 
     @abstractmethod
-    def finish(self, model: GenerativeModel, folder: RunFolder) -> Ending:
+    def finish(self, model: System, folder: RunFolder) -> Ending:
         """Make the pictures that belong to a finished run, and measure them."""
+
+    def keep_best(self, folder: RunFolder, model: System, step: int) -> bool:
+        """Keep the weights that scored best; False if the loop shall save a whole checkpoint."""
+        return False
+
+    def forget_best(self, folder: RunFolder, step: int) -> None:  # noqa: B027 - few keep any
+        """Remove what `keep_best` kept of other steps; a checkpoint has just been saved."""
+
+    def conclude(  # noqa: B027 - few note it
+        self, folder: RunFolder, steps: int, seconds: Mapping[str, float]
+    ) -> None:
+        """Note what a finished run has cost.
+
+        Args:
+            seconds: of this process by `training`, `evaluation`, `saving`, `preparation`, `total`.
+        """
 
     def deciding_metric(self) -> str:
         """What decides the best checkpoint.
