@@ -14,11 +14,13 @@ from tfgan_med.errors import UserError
 from . import (
     check,
     common,
+    data,
     describe,
     doctor,
     evaluate,
     export,
     generate,
+    predict,
     quiet,
     train,
     translate,
@@ -53,10 +55,12 @@ app.command()(check.check)
 app.command()(train.train)
 app.command()(translate.translate)
 app.command()(generate.generate)
+app.command()(predict.predict)
 app.command()(export.export)
 app.command("list")(describe.list_names)
 app.command()(describe.describe)
 app.command()(doctor.doctor)
+app.add_typer(data.app)
 app.add_typer(evaluate.app)
 app.add_typer(weights.app)
 

@@ -50,6 +50,7 @@ def _weights() -> dict[str, str]:
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "models": _files("tfgan_med.models"),
+    "downstream": _files("tfgan_med.downstream"),
     "data": _builtin_sets,
     "layouts": _files("tfgan_med.data.readers"),
     "metrics": _files("tfgan_med.metrics"),
@@ -63,13 +64,14 @@ def kind_names() -> list[str]:
 
 
 def model_names() -> list[str]:
-    """Names of the models, for completion; reads file names only."""
-    return discovery.available("tfgan_med.models")
+    """Names of everything that is trained, for completion; reads file names only."""
+    packages = ("tfgan_med.models", "tfgan_med.downstream")
+    return sorted(name for package in packages for name in discovery.available(package))
 
 
 def metric_names() -> list[str]:
     """Names of the metrics that have settings; reads file names only."""
-    without = ("label_distance", "mask_shapes", "paired")
+    without = ("classification", "label_distance", "mask_shapes", "paired", "segmentation")
     return [n for n in discovery.available("tfgan_med.metrics") if n not in without]
 
 
@@ -89,7 +91,7 @@ def list_names(
     quiet: common.Quiet = False,
     debug: common.Debug = False,
 ) -> None:
-    """List the names you can type: models, built-in data, layouts, metrics, weights.
+    """List the names you can type: models, downstream models, built-in data, metrics ...
 
     Examples:
 

@@ -12,12 +12,9 @@ from tfgan_med import discovery
 from tfgan_med.errors import UserError
 
 from . import common
+from .describe import model_names
 
 
-def model_names() -> list[str]:
-    """For shell completion."""
-    packages = ("tfgan_med.models", "tfgan_med.downstream")
-    return sorted(name for package in packages for name in discovery.available(package))
 
 
 def train(
@@ -305,6 +302,11 @@ def _next_step(result: Any) -> str:
         return (
             f"Next: look at {result.run / 'samples'}, then tfgan-med evaluate all --fake "
             f"{name}{place}"
+        )
+    if (result.run / "outcome.json").is_file():
+        return (
+            f"Next: look at {result.run / 'examples.png'}, then tfgan-med predict {name}{place} "
+            "--input FOLDER"
         )
     return f"Next: tfgan-med generate {name}{place}"
 

@@ -20,7 +20,7 @@ from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.learning.system import System
 from tfgan_med.metrics import classification, segmentation
 from tfgan_med.ops import images
-from tfgan_med.training import predictions, run_folder, runtime
+from tfgan_med.training import predictions, run_folder, runtime, weights
 from tfgan_med.training.predictions import Classified, Segmented
 from tfgan_med.training.run_folder import RunFolder
 from tfgan_med.training.settings import RunConfig, system_class
@@ -82,8 +82,8 @@ class DownstreamTask(Task):
         if others[0].kind == "labels":
             names = tuple(f"class {index}" for index in range(others[0].channels))
             return Problem(size, channels, names)
-        roles = ["masks" if how.kind == "ids" else how.role for how in others]
-        names = tuple(role.removeprefix("masks-") for role in roles)
+        roles = (how.role for how in others)
+        names = tuple("mask" if r in ("masks", "ids") else r.removeprefix("masks-") for r in roles)
         return Problem(size, channels, names, exclusive=False)
 
     @property
@@ -332,17 +332,17 @@ class DownstreamTask(Task):
         return float(LEVELS[int(np.argmax(scores))])
 
     def _export(self, model: DownstreamModel, folder: RunFolder) -> None:
-        """The whole network for `predict`, and `model.keras` for features and other tools."""
-        with files.replacing(folder.path / "weights" / "network.weights.h5") as temporary:
-            run_folder.write_arrays(temporary, model.whole_network())
-        for path in (folder.path / "weights").glob("best-*.h5"):
-            path.unlink()
+        """The whole network for `predict`; a classifier's as `model.keras`, for other tools too."""
         if self.classifies:
-            target = folder.path / "model.keras"
-            with files.replacing(target) as temporary:
+            with files.replacing(folder.path / "model.keras") as temporary:
                 named = temporary.with_suffix(".keras")
                 model.network.save(named)
                 named.replace(temporary)
+        else:
+            with files.replacing(weights.exported(folder.path, "network")) as temporary:
+                run_folder.write_arrays(temporary, model.whole_network())
+        for path in (folder.path / "weights").glob("best-*.h5"):
+            path.unlink()
 
     def _examples(
         self, model: DownstreamModel, folder: RunFolder, split: Split, threshold: float
