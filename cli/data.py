@@ -102,11 +102,11 @@ def import_(
     archives: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[ARCHIVE]...", help="Downloaded .zip or .tar.gz files, or folders with them."
+            metavar="[ARCHIVE]", help="Downloaded .zip or .tar.gz files, or folders with them."
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to make. [default: one with the set's name]")
+        Path | None, typer.Option(help="Folder to make; by default one with the set's name here.")
     ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Fetch the archives from where they are published.")

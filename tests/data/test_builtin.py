@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from tfgan_med.data import builtin, builtin_smear
+from tfgan_med.data import builtin, builtin_malaria, builtin_smear
 from tfgan_med.data.opening import open_set
 from tfgan_med.data.pipeline import prepare_pairs
 from tfgan_med.data.records import DataConfig
@@ -24,7 +24,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def test_sets_are_listed_and_have_options() -> None:
-    assert builtin.available() == ["histology", "smear"]
+    assert builtin.available() == ["histology", "malaria", "smear"]
     assert set(builtin.OPTIONS) == set(builtin.SETS)
 
 
@@ -159,3 +159,27 @@ def test_two_that_write_at_once_end_with_one_folder(monkeypatch: pytest.MonkeyPa
     folder = builtin.materialize("builtin:smear?size=32&count=7&seed=9")
     assert len(table(folder)) == 7
     assert [path for path in folder.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_malaria_has_its_share_of_infected_cells_and_only_they_have_parasites() -> None:
+    folder = builtin.materialize("builtin:malaria?size=48&count=200&infected=25")
+    rows = table(folder)
+    ill = [row for row in rows if row["class"] == "infected"]
+    assert len(ill) == 50
+    for row in rows[::7]:
+        mask = np.asarray(Image.open(folder / "masks" / Path(row["file"]).name))
+        assert bool(mask.any()) == (row["class"] == "infected"), row["file"]
+    groups = {row["group"]: row["split"] for row in rows}
+    assert all(groups[row["group"]] == row["split"] for row in rows)
+    shares = [sum(row["split"] == s for row in rows) / 200 for s in ("train", "val", "test")]
+    assert shares == pytest.approx([0.55, 0.15, 0.30], abs=0.03)
+
+
+def test_a_parasite_darkens_its_pixels_of_the_same_cell() -> None:
+    for index in range(6):
+        healthy, none = builtin_malaria.render(64, 0, index, ill=False)
+        infected, parasites = builtin_malaria.render(64, 0, index, ill=True)
+        assert not none.any()
+        assert 10 < parasites.sum() < 64 * 64 / 8
+        change = healthy.astype(float) - infected
+        assert change[parasites].mean() > change[~parasites].mean() + 5

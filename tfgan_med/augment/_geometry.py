@@ -106,8 +106,7 @@ def placed(moves: Moves, batch: Tensor, height: int, width: int, seed: Tensor) -
 
 def _turn(moves: Moves, u_quarter: Tensor, u_angle: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine of quarter turns and an angle; exactly 0 and ±1 where the angle is 0."""
-    quarters = tf.cast(4.0 * u_quarter, tf.int32) if moves.rotate90 else tf.zeros_like(u_quarter)
-    quarters = tf.cast(quarters, tf.int32)
+    quarters = tf.cast((4.0 if moves.rotate90 else 0.0) * u_quarter, tf.int32)
     whole_cosine = tf.gather([1.0, 0.0, -1.0, 0.0], quarters)
     whole_sine = tf.gather([0.0, 1.0, 0.0, -1.0], quarters)
     angle = 2.0 * math.pi * moves.rotation * _both_ways(u_angle)

@@ -120,10 +120,9 @@ def blur(image: Tensor, sigma: Tensor, largest: float) -> Tensor:
 
 def sharpen(image: Tensor, alpha: Tensor, lightness: Tensor) -> Tensor:
     """`v + alpha (K * v - v)`, K with -1 around and `8 + lightness` in the center."""
-    around = np.full((3, 3), -1.0, np.float32)
     center = np.zeros((3, 3), np.float32)
     center[1, 1] = 1.0
-    kernel = around + center * (8.0 + lightness)  # sums to `lightness`: hence the black level
+    kernel = center * (9.0 + lightness) - 1.0  # sums to `lightness`, which counts from black
     return image + alpha * (_correlated(_padded(image, 1), kernel)[0] + (lightness - 1.0) - image)
 
 

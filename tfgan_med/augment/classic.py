@@ -13,6 +13,7 @@ and several differ (contrast about the picture's mean, inversion of whole pictur
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ PHOTOMETRIC = (
 )
 LIGHTNESS = (0.75, 1.5)  # of sharpened pictures
 EMBOSS_STRENGTH = 2.0
-STREAM = 2  # of random numbers beside those of the order and the jitter of items
+STREAM = 1000  # of random numbers, far from those of the order and the jitter of items
 
 Preset = Literal["none", "thesis", "cells", "flips", "turns"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -128,7 +129,9 @@ class ClassicConfig(Config):
     @property
     def moves(self) -> Moves:
         """What moves the pixels."""
-        return Moves(**{name: getattr(self, name) for name in Moves.__dataclass_fields__})
+        return Moves(
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(Moves)}
+        )
 
     @property
     def menu(self) -> list[str]:

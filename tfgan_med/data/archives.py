@@ -25,7 +25,10 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MOST_MEMBERS = 1_000_000
 MOST_BYTES = 2**30  # of one member
 MOST_RATIO = 200  # bytes out per byte in; pictures are compressed already
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError),
+    NotImplementedError,  # a way of packing that Python does not know
+)
 _SMALL = 2**26  # bytes that harm nobody, whatever the ratio
 
 
@@ -84,7 +87,8 @@ class Member:
                     yield block
         except (*_DAMAGE, ValueError) as error:
             raise DataError(
-                f"{self.path}: cannot be read from its archive ({error}). Fetch the archive again."
+                f"{self.path}: cannot be read from its archive ({error}). Fetch the archive again, "
+                "or unpack it and give the folder."
             ) from None
         if here != self.size:
             raise DataError(

@@ -24,6 +24,7 @@ VERSION = 1  # part of a folder's name; raise it when the pictures change
 
 SETS: dict[str, str] = {
     "histology": "real tissue, antibody stain: crops of one micrograph with stain and nuclei maps",
+    "malaria": "rendered red cells, healthy or with a parasite: two classes, and masks; seeded",
     "smear": "rendered blood smears with exact instance masks: any count and size, seeded",
 }
 """What `tfgan-med list data` says of each set."""
@@ -40,6 +41,12 @@ class Option:
 
 OPTIONS: dict[str, dict[str, Option]] = {
     "histology": {"size": Option(128, 32, 160)},
+    "malaria": {
+        "size": Option(64, 32, 256),
+        "count": Option(400, 80, 100_000),
+        "seed": Option(0, 0, 2**31 - 1),
+        "infected": Option(30, 5, 95),
+    },
     "smear": {
         "size": Option(128, 32, 1024),
         "count": Option(200, 6, 100_000),

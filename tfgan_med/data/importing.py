@@ -243,7 +243,7 @@ def _source_text(name: str, chosen: Recipe, paths: Sequence[Path], found: Found)
     lines = [f"# {title}", "", source.origin, "", "From:", ""]
     lines += [f"- {page}" for page in source.pages]
     lines += ["", f"Cite: {source.citation}", "", f"Licence: {source.licence}", ""]
-    lines += [f"{note}\n" for note in source.notes]
+    lines += [f"{note}\n" for note in (*source.notes, *found.warnings)]
     archives_given = ", ".join(path.resolve().name for path in paths)
     lines += [
         f"Made by `tfgan-med data import {name}`, version {tfgan_med.__version__}, of "

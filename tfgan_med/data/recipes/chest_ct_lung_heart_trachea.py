@@ -50,11 +50,9 @@ _LOOKED_AT = 16  # slices of a patient that show whether the heart was drawn
 SOURCE = Source(
     origin="CT volumes of patients with pulmonary fibrosis (Open Source Imaging Consortium), with "
     "masks by S. Kónya, saved as slices by the maker of the set.",
-    pages=(
-        "https://www.kaggle.com/datasets/polomarco/chest-ct-segmentation",
-        "https://www.kaggle.com/datasets/sandorkonya/ct-lung-heart-trachea-segmentation",
-    ),
-    citation="S. Kónya: CT Lung & Heart & Trachea segmentation, 2020. Open Source Imaging "
+    pages=("https://www.kaggle.com/datasets/polomarco/chest-ct-segmentation",),
+    citation="S. Kónya: CT Lung & Heart & Trachea segmentation, 2020, "
+    "https://www.kaggle.com/sandorkonya/ct-lung-heart-trachea-segmentation. Open Source Imaging "
     "Consortium: OSIC Pulmonary Fibrosis Progression, 2020.",
     licence="not stated by the set; the volumes are under the rules of the OSIC challenge.",
     notes=(

@@ -1,10 +1,10 @@
 """Normal and viral pneumonia X-rays of the COVID-19 Radiography Database, 10 192 and 1 345.
 
 Layouts: `COVID-19_Radiography_Dataset/{Normal,Viral Pneumonia}/images/*.png` beside `masks/`, which
-are left out (version of March 2021 and later), and `COVID-19 Radiography Database/{NORMAL,Viral
-Pneumonia}/*.png` (2020, 1 341 normal ones). The classes COVID and Lung_Opacity are left out. Counts:
-the README of the database, quoted in karimosman89/X_Ray_Project; folders: as many programs on
-GitHub read them, of kaggle.com/datasets/tawsifurrahman/covid19-radiography-database.
+are left out (March 2021 and later), and `COVID-19 Radiography Database/{NORMAL,Viral
+Pneumonia}/*.png` (2020, 1 341 normal ones). The classes COVID and Lung_Opacity are left out.
+Counts: the README of the database, quoted in karimosman89/X_Ray_Project; folders: as many programs
+on GitHub read them, of kaggle.com/datasets/tawsifurrahman/covid19-radiography-database.
 
 Sobolev's thesis (section 3.2) has 10 200 normal X-rays, 9 180 for training and 1 020 for testing;
 the database never had that many, so it was probably rounded. 1 211 and 134 of viral pneumonia.
