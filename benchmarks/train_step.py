@@ -12,7 +12,9 @@ Peak memory is the largest resident memory of the process, the framework include
 networks and pictures tiny and says only whether everything runs.
 
 Cases: Pix2Pix at 128 px with a batch of 8 and at 256 px with 1, DCGAN at 64 px with 64, CycleGAN at
-128 px with 1, FastGAN at 256 px with 8 (reconstruction by L1); all else as the defaults have it.
+128 px with 1, FastGAN at 256 px with 8 (reconstruction by L1), U-Net at 128 px with 8, VGG16 with a
+frozen base at 128 px with 16, on pictures and on the maps of its base that are computed once; all
+else as the defaults have it.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfgan_med.models.base import GenerativeModel
+    from tfgan_med.learning.system import System
 
 PRECISIONS = ("float32", "bfloat16")
 TORCH_FORMS = ("channels_last", "contiguous", "compile")
-MODELS = ("pix2pix", "dcgan", "cyclegan", "fastgan")
+MODELS = ("pix2pix", "dcgan", "cyclegan", "fastgan", "unet", "vgg16", "vgg16_features")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -67,12 +69,18 @@ CASES = (
     Case("dcgan", 64, 64),
     Case("cyclegan", 128, 1),
     Case("fastgan", 256, 8),
+    Case("unet", 128, 8),
+    Case("vgg16", 128, 16),
+    Case("vgg16_features", 128, 16),
 )
 QUICK_CASES = (
     Case("pix2pix", 32, 2, narrow=8),
     Case("dcgan", 32, 4, narrow=8),
     Case("cyclegan", 32, 1, narrow=8),
     Case("fastgan", 64, 2, narrow=8),
+    Case("unet", 32, 2, narrow=8),
+    Case("vgg16", 32, 2),
+    Case("vgg16_features", 32, 2),
 )
 
 
@@ -198,9 +206,7 @@ def work(case: Case, form: str, seconds: float) -> None:
     model = build(case)
     loss = model.loss_names[0]
     step = tf.function(model.train_step, autograph=False)
-    shape = (case.batch_size, case.image_size, case.image_size, 3)
-    keys = {"pairs": ("source", "target"), "images": ("images",), "domains": ("a", "b")}
-    batch = {key: tf.random.uniform(shape, -1.0, 1.0) for key in keys[model.needs]}
+    batch = random_batch(case, model.needs)
     for _ in range(3):
         step(batch)
     parameters = [
@@ -222,20 +228,82 @@ def work(case: Case, form: str, seconds: float) -> None:
         print(json.dumps({"images_per_second": rate, "peak_mb": peak}), flush=True)
 
 
-def build(case: Case) -> GenerativeModel:
-    """The system with its default settings, for pictures of three channels."""
-    from tfgan_med.models import cyclegan, dcgan, fastgan, pix2pix
+def random_batch(case: Case, needs: str) -> dict[str, Any]:
+    """Noise in the keys and shapes that a system is trained on."""
+    import tensorflow as tf
 
-    size, base = case.image_size, 64 // case.narrow
-    bases = {"generator_base": base, "discriminator_base": base}
-    if case.model == "pix2pix":
-        return pix2pix.Pix2Pix(pix2pix.Pix2PixConfig(**bases), size, 3, 3)
-    if case.model == "dcgan":
-        bases["generator_base"] = 1024 // case.narrow
-        return dcgan.DCGAN(dcgan.DCGANConfig(**bases), size, (3,))
-    if case.model == "cyclegan":
-        return cyclegan.CycleGAN(cyclegan.CycleGANConfig(**bases), size, 3, 3)
-    return fastgan.FastGAN(fastgan.FastGANConfig(recon="l1", **bases), size, (3,))
+    maps = (case.batch_size, case.image_size, case.image_size)
+    keys = {"pairs": ("source", "target"), "images": ("images",), "domains": ("a", "b")}
+    pictures = keys.get(needs, ("images",))
+    batch = {key: tf.random.uniform((*maps, 3), -1.0, 1.0) for key in pictures}
+    if needs == "masks":
+        batch["masks"] = tf.cast(tf.random.uniform((*maps, 1)) > 0.5, tf.float32)
+    if needs == "labels":
+        batch["labels"] = tf.random.uniform((case.batch_size,), 0, 2, tf.int32)
+        batch["weights"] = tf.ones((case.batch_size,))
+    if case.model == "vgg16_features":
+        side = case.image_size // 32
+        batch["features"] = tf.random.uniform((case.batch_size, side, side, 512))
+    return batch
+
+
+def build(case: Case) -> System:
+    """The system with its default settings, for pictures of three channels."""
+    builders = {
+        "pix2pix": build_pix2pix,
+        "dcgan": build_dcgan,
+        "cyclegan": build_cyclegan,
+        "fastgan": build_fastgan,
+        "unet": build_unet,
+        "vgg16": build_vgg16,
+        "vgg16_features": build_vgg16,
+    }
+    return builders[case.model](case)
+
+
+def build_pix2pix(case: Case) -> System:
+    from tfgan_med.models.pix2pix import Pix2Pix, Pix2PixConfig
+
+    return Pix2Pix(Pix2PixConfig(**_bases(case)), case.image_size, 3, 3)
+
+
+def build_dcgan(case: Case) -> System:
+    from tfgan_med.models.dcgan import DCGAN, DCGANConfig
+
+    bases = {**_bases(case), "generator_base": 1024 // case.narrow}
+    return DCGAN(DCGANConfig(**bases), case.image_size, (3,))
+
+
+def build_cyclegan(case: Case) -> System:
+    from tfgan_med.models.cyclegan import CycleGAN, CycleGANConfig
+
+    return CycleGAN(CycleGANConfig(**_bases(case)), case.image_size, 3, 3)
+
+
+def build_fastgan(case: Case) -> System:
+    from tfgan_med.models.fastgan import FastGAN, FastGANConfig
+
+    return FastGAN(FastGANConfig(recon="l1", **_bases(case)), case.image_size, (3,))
+
+
+def build_unet(case: Case) -> System:
+    from tfgan_med.downstream.base import Problem
+    from tfgan_med.downstream.unet import UNet, UNetConfig
+
+    problem = Problem(case.image_size, 3, ("object",), positive=None, exclusive=False)
+    return UNet(UNetConfig(base=32 // case.narrow), problem)
+
+
+def build_vgg16(case: Case) -> System:
+    from tfgan_med.downstream.base import Problem
+    from tfgan_med.downstream.vgg16 import VGG16, VGG16Config
+
+    problem = Problem(case.image_size, 3, ("normal", "pneumonia"), positive=1)
+    return VGG16(VGG16Config(weights="none", unfreeze=0), problem)
+
+
+def _bases(case: Case) -> dict[str, Any]:
+    return {f"{player}_base": 64 // case.narrow for player in ("generator", "discriminator")}
 
 
 # Reports ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from . import (
     describe,
     doctor,
     evaluate,
+    experiment,
     export,
     generate,
     predict,
@@ -62,6 +63,7 @@ app.command()(describe.describe)
 app.command()(doctor.doctor)
 app.add_typer(data.app)
 app.add_typer(evaluate.app)
+app.add_typer(experiment.app)
 app.add_typer(weights.app)
 
 

@@ -277,7 +277,7 @@ def _map_paths(cls: type[Config], values: Values, change: Callable[[str], str]) 
         block = _block(field)
         if block and _is_dict(value):
             mapped[key] = _map_paths(block, value, change)
-        elif field and _holds_path(field):
+        elif field and _holds_path(field) and value not in _words(field.annotation):
             mapped[key] = _map_texts(value, change)
         elif field and _LOCATION in field.metadata and isinstance(value, str):
             mapped[key] = value if re.match(r"[\w+.-]{2,}:", value) else change(value)
@@ -309,6 +309,13 @@ def _holds_path(field: FieldInfo) -> bool:
         return annotation is Path or any(map(mentions, typing.get_args(annotation)))
 
     return mentions(field.annotation)
+
+
+def _words(annotation: Any) -> list[Any]:
+    """Literals that a field takes beside a path, as `none` in `Path | Literal["none"]`."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return list(typing.get_args(annotation))
+    return [word for member in typing.get_args(annotation) for word in _words(member)]
 
 
 def _is_dict(value: Any) -> bool:

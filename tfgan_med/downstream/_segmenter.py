@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from tfgan_med.batches import Tensor
 from tfgan_med.downstream.base import DownstreamConfig, DownstreamModel, Problem
 from tfgan_med.losses.segmentation import segmentation_loss
+from tfgan_med.networks import pretrained
 
 
 class SegmenterConfig(DownstreamConfig):
@@ -56,3 +58,17 @@ class Segmenter(DownstreamModel):
         if self.problem.outputs == 1 and masks.shape[-1] > 1 and positive is not None:
             return masks[..., positive : positive + 1]
         return masks
+
+
+def vgg16_file(weights: Path | Literal["none"] | None) -> tuple[Path | None, str]:
+    """The file that a VGG16 trunk starts from, None for noise, and how reports call it.
+
+    Args:
+        weights: a file, `none`, or None for ImageNet's in the weights folder.
+    Raises:
+        MissingWeightsError: if those are not on this machine.
+    """
+    if weights == "none":
+        return None, "none"
+    path = pretrained.locate("vgg16", weights, setting="model.weights")
+    return path, path.name if weights else f"imagenet ({path.name})"

@@ -126,8 +126,7 @@ class TransferClassifier(DownstreamModel):
         self.head = keras.Model(given, applied(classify, given), name="head")
 
         self.weights_used = self._start_base()
-        self._freeze()
-        self._note_doubts()
+        self._note_doubts(trained=self._freeze())
         self.own(network, FusedAdam(config.learning_rate))
 
     # The base -------------------------------------------------------------------------------
@@ -176,21 +175,23 @@ class TransferClassifier(DownstreamModel):
             first.set_weights([kernel[:, :, ::-1], bias])
         return f"imagenet ({path.name})" if weights is None else path.name
 
-    def _freeze(self) -> None:
+    def _freeze(self) -> int:
+        """Leave only the last blocks to training; returns their number."""
         count = self.config.unfreeze
         if count is None:
             count = len(self.blocks) if self.weights_used == "none" else 0
         trained = self.blocks[len(self.blocks) - count :]
         for layer in self.trunk.layers:
             layer.trainable = layer.name.startswith(trained)
+        return count
 
-    def _note_doubts(self) -> None:
+    def _note_doubts(self, trained: int) -> None:
         config, name = self.config, type(self).__name__
         if self.weights_used == "none":
-            trained = "stay so" if self.frozen_features else "are trained with the rest"
             self.notices.append(
-                f"model.weights is none: the convolutions of {name} begin at random and {trained}. "
-                "This is no transfer from ImageNet; a few hundred pictures rarely suffice for it."
+                f"model.weights is none: the convolutions of {name} begin at random and "
+                f"{trained} of {len(self.blocks)} blocks are trained. This is no "
+                "transfer from ImageNet; a few hundred pictures rarely suffice for it."
             )
         elif config.preprocessing == "rescale":
             self.notices.append(
@@ -282,8 +283,8 @@ def applied(stack: list[keras.layers.Layer], x: Any) -> Any:
 
 
 def he_start(seed: int) -> Start:
-    """He et al., arXiv:1502.01852: without batch norm, thirteen convolutions started as Glorot
-    has it would let a picture fade to nothing."""
+    """He et al., arXiv:1502.01852: maps keep their size from layer to layer, where thirteen
+    convolutions as Glorot and Keras start them make them a hundred times smaller."""
     return lambda name: keras.initializers.HeNormal(seed_of(seed, name))
 
 

@@ -11,19 +11,17 @@ centers, as TensorFlow does, where the reference aligns corners.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import keras
 from keras import layers
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from tfgan_med.batches import Tensor
-from tfgan_med.downstream.base import DownstreamConfig, DownstreamModel, Problem
+from tfgan_med.downstream._segmenter import Segmenter, SegmenterConfig
+from tfgan_med.downstream.base import Problem
 from tfgan_med.errors import UserError
 from tfgan_med.layers.batch_normalization import FusedBatchNormalization
 from tfgan_med.learning.optimizers import UNSCHEDULED, FusedAdam, Schedule
-from tfgan_med.losses.segmentation import segmentation_loss
 from tfgan_med.networks import resnet
 from tfgan_med.networks.initialization import seed_of
 
@@ -36,7 +34,7 @@ GROUP_WIDTH = 4  # channels that one group norm shares statistics over: 32 group
 MULTIPLE = 32  # pixels: stride of the last map
 
 
-class FPNSEConfig(DownstreamConfig):
+class FPNSEConfig(SegmenterConfig):
     """Settings of the network, its loss and its optimizer."""
 
     learning_rate: float = Field(1e-4, gt=0.0)
@@ -47,16 +45,6 @@ class FPNSEConfig(DownstreamConfig):
     """Channels of the encoder's first stage; pyramid and decoder have 4 and 2 times as many."""
     dropout: float = Field(0.2, ge=0.0, lt=1.0)
     """Share of the maps that is dropped before the last convolution."""
-    dice: float = Field(1.0, ge=0.0)
-    """Weight of the Dice loss."""
-    cross_entropy: float = Field(1.0, ge=0.0)
-    """Weight of the cross-entropy."""
-
-    @model_validator(mode="after")
-    def _some_loss(self) -> FPNSEConfig:
-        if not self.dice and not self.cross_entropy:
-            raise ValueError("dice and cross_entropy are both 0; one must be above")
-        return self
 
 
 # Network ------------------------------------------------------------------------------------------
@@ -166,7 +154,7 @@ def _he_uniform(seed: int, name: str) -> keras.initializers.Initializer:
 # Learning -----------------------------------------------------------------------------------------
 
 
-class FPNSE(DownstreamModel):
+class FPNSE(Segmenter):
     """Masks or classes of pixels.
 
     Args:
@@ -178,7 +166,6 @@ class FPNSE(DownstreamModel):
         UserError: the size of the pictures is no multiple of 32.
     """
 
-    needs: ClassVar[Literal["labels", "masks", "ids"]] = "masks"
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "data": {"image_size": 128},
         "train": {"batch_size": 8, "steps": 20_000, "eval_interval": 400, "threshold": "auto"},
@@ -192,24 +179,13 @@ class FPNSE(DownstreamModel):
         schedule: Schedule = UNSCHEDULED,
         seed: int = 0,
     ) -> None:
-        names = [name for name in ("dice", "cross_entropy") if getattr(config, name)]
-        super().__init__(config, problem, tuple(names), seed=seed)
+        super().__init__(config, problem, seed=seed)
         _check_size(problem.image_size)
         shape = (problem.image_size, problem.image_size, problem.channels)
         network = fpn_segmenter(
             shape, problem.outputs, config.encoder, config.width, config.dropout, seed
         )
         self.own(network, FusedAdam(config.learning_rate))
-
-    def losses_of(self, batch: Mapping[str, Tensor], logits: Any) -> dict[str, Tensor]:
-        """Overlap of areas, and each pixel by itself."""
-        return segmentation_loss(
-            batch["masks"],
-            logits,
-            self.problem.exclusive,
-            dice=self.config.dice,
-            cross_entropy=self.config.cross_entropy,
-        )
 
 
 def _check_size(image_size: int) -> None:

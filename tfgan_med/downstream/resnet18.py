@@ -60,7 +60,10 @@ class ResNet18Config(DownstreamConfig):
     @model_validator(mode="after")
     def _one_kind_of_decay(self) -> ResNet18Config:
         if self.plateau and self.decay != "none":
-            raise ValueError("0 beside `decay: cosine`; set model.decay=none to halve on a plateau")
+            raise ValueError(
+                f"plateau is {self.plateau} and decay is cosine; only one of them can lower the "
+                "learning rate. Set model.decay=none or model.plateau=0."
+            )
         return self
 
 
@@ -116,13 +119,18 @@ def load_weights(network: keras.Model, path: Path) -> None:
     Raises:
         UserError: the file is no state dict of ResNet-18, or the network is not torchvision's.
     """
+    if not path.is_file():
+        raise UserError(
+            f"model.weights: {path} is no file. Name a state dict of torchvision's resnet18 "
+            "(.pth), or null to begin with random weights."
+        )
     state = read_torch_file(path)
     try:
         resnet.load_torchvision(network, state, optional=("fc",))
     except ValueError as error:
         raise UserError(
             f"model.weights: {path} does not fit: {error} Expected a state dict of torchvision's "
-            f"resnet18, with model.width={WIDTH} and model.stem=imagenet. Give such a file, or null."
+            f"resnet18, model.width={WIDTH} and model.stem=imagenet. Give such a file, or null."
         ) from None
 
 
@@ -142,7 +150,7 @@ class ResNet18(DownstreamModel):
         UserError: the file of weights is absent or does not fit.
     """
 
-    needs: ClassVar[Literal["labels", "masks", "ids"]] = "labels"
+    needs: ClassVar = "labels"
     defaults: ClassVar[dict[str, dict[str, Any]]] = {
         "data": {"image_size": 128},
         "train": {"batch_size": 32, "steps": 80_000, "eval_interval": 400},
@@ -164,6 +172,7 @@ class ResNet18(DownstreamModel):
         )
         if config.weights is not None:
             load_weights(network, config.weights)
+            self.weights_used = config.weights.name
         self.own(network, _optimizer(config, schedule))
 
     def losses_of(self, batch: Mapping[str, Tensor], logits: Any) -> dict[str, Tensor]:

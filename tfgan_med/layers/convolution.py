@@ -35,7 +35,7 @@ class HalvingConvolution(keras.layers.Conv2D):
         return ops.reshape(sums, (batch, height // 2, width // 2, self.filters))
 
     def get_config(self) -> dict[str, Any]:
-        return _without_fixed(super().get_config())
+        return without_fixed(super().get_config())
 
 
 class DoublingConvolution(keras.layers.Conv2DTranspose):
@@ -61,7 +61,7 @@ class DoublingConvolution(keras.layers.Conv2DTranspose):
         return outputs
 
     def get_config(self) -> dict[str, Any]:
-        return _without_fixed(super().get_config())
+        return without_fixed(super().get_config())
 
 
 def _pays(inputs: Any, positions: int) -> bool:
@@ -117,6 +117,7 @@ def _shifted(x: Any, axis: int, forward: bool) -> Any:
     return ops.concatenate([kept, ops.zeros_like(lost)], axis)
 
 
-def _without_fixed(config: dict[str, Any]) -> dict[str, Any]:
+def without_fixed(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a convolution layer without those that its class fixes."""
     fixed = ("kernel_size", "strides", "padding")
     return {key: value for key, value in config.items() if key not in fixed}

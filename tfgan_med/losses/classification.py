@@ -41,7 +41,9 @@ def classification_loss(
     logits = ops.cast(logits, "float32")
     if logits.shape[-1] == 1:
         if positive is None:
-            raise ValueError("One logit is a yes-or-no question: `positive` must say of which class.")
+            raise ValueError(
+                "One logit is a yes-or-no question: `positive` must say of which class."
+            )
         yes = ops.equal(ops.reshape(labels, (-1, 1)), positive)
         targets = ops.cast(ops.concatenate([yes, ops.logical_not(yes)], axis=-1), "float32")
         log_beliefs = -ops.softplus(ops.concatenate([-logits, logits], axis=-1))

@@ -348,7 +348,7 @@ def _file_names(weights: Weights) -> str:
     return ", ".join(source.file for source in weights.sources)
 
 
-# Download: the only code of the package that opens a connection -----------------------------------
+# Download: this and data/downloads.py are all of the package that opens a connection --------------
 
 
 def download(name: str, progress: Progress = lambda here, total: None) -> Path:

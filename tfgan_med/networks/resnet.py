@@ -2,9 +2,9 @@
 
 He et al., arXiv:1512.03385, in torchvision's form (`pytorch/vision`, torchvision/models/resnet.py);
 Hu et al., arXiv:1709.01507, and Xie et al., arXiv:1611.05431, in the form of
-`qubvel-org/segmentation_models.pytorch` (encoders/_senet.py). All layers are stock Keras layers and
-are called as in torchvision's state dicts. A convolution with a stride is padded on all sides
-alike: padding `same` would shift its result by one pixel against imported weights.
+`qubvel-org/segmentation_models.pytorch` (encoders/_senet.py). Layers are called as in torchvision's
+state dicts; those of ResNet-18 are stock Keras layers. A convolution with a stride is padded on all
+sides alike: padding `same` would shift its result by one pixel against imported weights.
 
 Deviation: the first pool of the bottleneck encoders pads instead of rounding up, which is the same
 for even sizes.
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
+from tfgan_med.layers.grouped_convolution import GroupedConv2D
 from tfgan_med.networks.initialization import seed_of
 
 Trunk = Literal["resnet18", "se_resnet18", "se_resnet50", "se_resnext50"]
@@ -38,7 +39,6 @@ BLOCKS: dict[Trunk, tuple[int, int, int, int]] = {
 
 REDUCTION = 16  # channels for one unit between squeeze and excitation
 EXPANSION = 4  # of a bottleneck's last convolution
-GROUP_WIDTH = 4  # channels of a group in the first stage of ResNeXt-50 32x4d
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -90,7 +90,7 @@ def residual_maps(
         for index in range(count):
             name = f"layer{stage + 1}.{index}"
             stride = 2 if stage > 0 and index == 0 else 1
-            if bottleneck:
+            if bottleneck:  # "32x4d": 32 groups for 64 channels
                 groups = width // 2 if trunk == "se_resnext50" else 1
                 x = _bottleneck(make, x, width << stage, stride, groups, name)
             else:
@@ -115,7 +115,8 @@ class _Maker:
         """Without bias, zeros on all sides alike."""
         if stride > 1 and size > 1:
             x = layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
-        return layers.Conv2D(
+        kind = layers.Conv2D if groups == 1 else GroupedConv2D
+        return kind(
             width,
             size,
             stride,
@@ -162,9 +163,7 @@ def _basic(make: _Maker, x: Tensor, width: int, stride: int, gated: bool, name: 
     return _joined(make, x, y, stride, name)
 
 
-def _bottleneck(
-    make: _Maker, x: Tensor, width: int, stride: int, groups: int, name: str
-) -> Tensor:
+def _bottleneck(make: _Maker, x: Tensor, width: int, stride: int, groups: int, name: str) -> Tensor:
     """Convolutions of 1 x 1, 3 x 3 and 1 x 1 beside a shortcut.
 
     With groups the middle is twice as wide and has the stride; else the first has it (Caffe's way).

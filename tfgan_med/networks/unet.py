@@ -1,4 +1,4 @@
-"""U-Net: the generator of Pix2Pix.
+"""U-Net: the generator of Pix2Pix, which also serves as a segmenter.
 
 Isola et al., arXiv:1611.07004, section 6.1; order of layers as in phillipi/pix2pix, models.lua.
 Skips are concatenated after their activation, as in the TensorFlow tutorial (the Lua code
@@ -17,6 +17,7 @@ from tfgan_med.layers.normalization import NormKind, normalization
 from tfgan_med.networks.initialization import normal_weights, seed_of
 
 Upsampling = Literal["transposed", "resize"]
+Activation = Literal["tanh", "none"]
 
 MIN_SIZE = 16
 MAX_LEVELS = 8
@@ -51,6 +52,7 @@ def unet_generator(
     norm: NormKind = "instance",
     upsample: Upsampling = "transposed",
     dropout: float = 0.5,
+    activation: Activation = "tanh",
     seed: int = 0,
     name: str = "generator",
 ) -> keras.Model:
@@ -64,10 +66,12 @@ def unet_generator(
         upsample: "transposed" is the paper's; "resize" repeats pixels, then convolves 3x3, and
             leaves no checkerboard.
         dropout: share of features dropped in the first decoder levels, the paper's only noise.
+        activation: of the result; "none" for logits.
         seed: of the starting weights and of dropout.
     Returns:
         A model from `(batch, size, size, source_channels)` to
-        `(batch, size, size, target_channels)`, float32 in [-1, 1] under every precision.
+        `(batch, size, size, target_channels)`, float32 under every precision, in [-1, 1] with
+        "tanh".
     Raises:
         ValueError: if the size cannot be halved often enough.
     """
@@ -91,7 +95,8 @@ def unet_generator(
         x = layers.Concatenate(name=f"skip{level}")([x, skip])
 
     x = _enlarge(x, target_channels, upsample, True, seed, f"{name}/head")
-    image = layers.Activation("tanh", dtype="float32", name="image")(x)
+    function = "linear" if activation == "none" else activation
+    image = layers.Activation(function, dtype="float32", name="image")(x)
     return keras.Model(source, image, name=name)
 
 
