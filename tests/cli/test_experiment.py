@@ -218,8 +218,6 @@ def test_only_one_process_works_on_an_experiment(finished: tuple[Path, Any], cli
     [
         (["study.yaml", "--scale", "gam"], "Did you mean gan?"),
         (["study.yaml", "--set", "arms=[real+darwn]"], "Did you mean drawn?"),
-        (["study.yaml", "--set", "guards.allow=[copy]"], "is no guard"),
-        (["study.yaml", "--set", "downstream.resnet18.model.widht=8"], "model.width"),
         (["nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )

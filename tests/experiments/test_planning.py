@@ -307,6 +307,38 @@ def test_what_no_network_is_there_for_is_not_measured_and_said(folder: Path) -> 
     assert not planner(folder, metrics={"generative": ["kid"]}).measures
 
 
+def test_masks_of_one_generator_become_pictures_by_another(folder: Path) -> None:
+    for path in (folder / "pictures").glob("*/*.png"):
+        for role in ("images", "masks"):
+            target = folder / "pairs" / role / f"{path.parent.name}-{path.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    generators = {
+        "gan": None,
+        "masks": {"train": "dcgan", "data": {"target": "masks"}, "settings": {"steps": 3}},
+        "pairs": {"train": "pix2pix", "input": "masks", "settings": {"steps": 3}, "count": 25},
+    }
+    arms = ["real", "real+pairs", "real+pairs@4"]
+    data = {"path": "pairs", "split": "random"}
+    study = {**STUDY, "generators": generators, "arms": arms, "data": {**STUDY["data"], **data}}
+    study["downstream"] = {"unet": {"train": {"steps": 5}}}
+    experiment = protocol.parse(study, folder)
+    real = real_data.open_real(experiment.data)
+    made = Planner(experiment, real, Store(folder / "e"), folder)
+    pool, masks = made.pools["pairs"], made.pools["masks"]
+    assert masks.made == {"all": 25}  # as many as pictures are asked for
+    assert len(real.records("train")) == 13
+    assert pool.made == {"all": 75}  # the arm @4 needs 52: three pictures of each mask
+    assert pool.cell is not None and masks.cell is not None
+    assert masks.cell.name in pool.cell.needs
+    assert pool.cell.command is not None
+    arguments = list(pool.cell.command(Path("out")))
+    assert arguments[arguments.index("--input") + 1] == str(masks.folder)
+    assert arguments[arguments.index("--stochastic") + 1] == "3"
+    mixes = {r.arm.name: settings_of(r.cell)["mix"] for r in made.plan().repeats}
+    assert mixes["real+pairs"]["count"] == 25 and mixes["real+pairs@4"]["ratio"] == 4.0
+
+
 # The grid -----------------------------------------------------------------------------------------
 
 

@@ -162,7 +162,7 @@ def test_a_cell_that_an_orphan_still_works_on_is_waited_for(tmp_path: Path) -> N
 
 
 def test_processes_side_by_side_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert running._threads(1) == {}
     assert running._threads(4)["OMP_NUM_THREADS"] == "2"

@@ -50,6 +50,7 @@ class Conductor:
     ) -> None:
         self.experiment = experiment
         self.store = Store(folder)
+        self.called = folder
         self.scale = scale or "full"
         self.command = command
         known = folder / real_data.DATA
@@ -80,7 +81,7 @@ class Conductor:
         unknown = sum(value is None for value in seconds) + plan.undecided
         return {
             "experiment": self.experiment.experiment,
-            "folder": str(self.store.folder),
+            "folder": str(self.called),
             "data": {split: self.real.counts(split) for split in ("train", "val", "test")},
             "cells": cells,
             "undecided": plan.undecided,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tfgan_med
+from tfgan_med.data.records import SPLITS
 from tfgan_med.experiments.planning import Plan
 from tfgan_med.experiments.protocol import Experiment
 from tfgan_med.experiments.real_data import RealData
@@ -96,7 +97,7 @@ def paragraph(
 
 
 def _data(experiment: Experiment, real: RealData) -> str:
-    counts = {split: len(real.records(split)) for split in ("train", "val", "test")}  # type: ignore[arg-type]
+    counts = {split: len(real.records(split)) for split in SPLITS}
     grouped = any(record.group is not None for record in real.images.records)
     units = "whole groups (patients, parts)" if grouped else "pictures"
     size = experiment.data.image_size

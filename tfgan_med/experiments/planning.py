@@ -190,7 +190,8 @@ class Planner:
             return self._translated_domains(name, generator, runs[None])
         if generator.input is not None:
             return self._translated_masks(name, generator, runs[None])
-        wanted = self._wanted(where, generator, labelled=None not in runs)
+        asked = self._as_input(name, generator)
+        wanted = self._wanted(where, asked, labelled=None not in runs)
         made = self._enough(name, wanted)
         split = [] if kind == "images" else ["--split", "train"]
         parts = [
@@ -209,6 +210,15 @@ class Planner:
             if made["all" if label is None else label]
         ]
         return self._joined(name, parts, runs, made, wanted)
+
+    def _as_input(self, name: str, generator: Generator) -> Generator:
+        """Masks for another generator: as many as it is asked for pictures, if nothing is said."""
+        if generator.count or generator.class_counts or generator.ratio:
+            return generator
+        for other in self.experiment.generators.values():
+            if other.input == name and (other.count or other.ratio):
+                return generator.model_copy(update={"count": other.count, "ratio": other.ratio})
+        return generator
 
     def _given_folder(self, name: str, generator: Generator) -> Pool:
         assert generator.folder is not None
@@ -572,7 +582,7 @@ class Planner:
         where = f"downstream.{name}"
         chosen = self._resolved(system, where, [self._data(), own, frozen, fixed])
         steps = self._steps(chosen, self._real_count(chosen))
-        train = chosen.train.model_copy(update={"steps": steps})  # type: ignore[attr-defined]
+        train = chosen.train.model_copy(update={"steps": steps})
         chosen = chosen.model_copy(update={"train": train})
         pools = [self.pools[made] for made in arm.synthetic]
         needs = tuple(pool.cell for pool in pools if pool.cell)
@@ -613,14 +623,14 @@ class Planner:
             return {"preset": "none"}
         asked = model.classic if model.classic is not None else self.experiment.classic
         chosen = asked if arm.classic is True else arm.classic
-        return {"preset": chosen} if isinstance(chosen, str) else dict(chosen)  # type: ignore[arg-type]
+        return {"preset": chosen} if isinstance(chosen, str) else dict(chosen)
 
     def _real_count(self, chosen: Any) -> int:
         """Real training pictures of a downstream model, a validation part taken off if need be."""
         count = len(self.real.records("train"))
         if self.real.records("val"):
             return count
-        return max(1, round(count * (1 - chosen.train.validation)))
+        return max(1, round(count * (1.0 - float(chosen.train.validation))))
 
     def _steps(self, chosen: Any, count: int) -> int:
         """Optimizer steps; epochs are of real pictures, so that arms with more train no longer."""
@@ -639,7 +649,7 @@ class Planner:
             values["check"] = False  # allowed by name, and in the report
         return {"data": values}
 
-    def _resolved(self, system: str, where: str, layers: Sequence[Values]) -> Config:
+    def _resolved(self, system: str, where: str, layers: Sequence[Values]) -> Any:
         cls = settings.settings_class(system)
         defaults = settings.system_class(system).defaults
 

@@ -6,6 +6,7 @@ rest. Nothing here loads TensorFlow: what a model's own settings may be is asked
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -228,8 +229,8 @@ def parse(values: Values, folder: Path | None = None) -> Experiment:
 class _Loose(Experiment):
     """As in the file: blocks by name and arms are not looked into yet."""
 
-    generators: dict[str, Any] = {}  # type: ignore[assignment]
-    downstream: dict[str, Any] = {}  # type: ignore[assignment]
+    generators: dict[str, Any] = {}
+    downstream: dict[str, Any] = {}
     arms: list[Any] = []  # type: ignore[assignment]
 
 
@@ -254,7 +255,7 @@ def _located(values: Values, folder: Path) -> Values:
             for name, block in generators.items()
         }
     metrics = located.get("metrics")
-    if _is_block(metrics) and isinstance(metrics.get("features"), str):
+    if isinstance(metrics, dict) and isinstance(metrics.get("features"), str):
         located["metrics"] = {**metrics, "features": _file_or_name(metrics["features"], absolute)}
     return located
 
@@ -300,9 +301,7 @@ def _blocks(cls: type[Any], title: str, values: Mapping[str, Any], folder: Path)
         located = config._map_paths(
             cls, block or {}, lambda text: os.path.normpath(folder / Path(text).expanduser())
         )
-        blocks[name] = _prefixed(
-            where, lambda located=located: config.resolve(cls, [("", located)])
-        )
+        blocks[name] = _prefixed(where, functools.partial(config.resolve, cls, [("", located)]))
     return blocks
 
 

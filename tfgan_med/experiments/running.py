@@ -397,8 +397,7 @@ def _ended(process: Process) -> int | None:
     """Exit code of a process that has ended (143 after SIGTERM, as shells say); its peak memory."""
     child = process.child
     if not hasattr(os, "wait4"):
-        code = child.poll()
-        return code
+        return child.poll()
     if child.returncode is None:
         try:
             pid, status, usage = os.wait4(child.pid, os.WNOHANG)

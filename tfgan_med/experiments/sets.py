@@ -214,7 +214,8 @@ def sheet(records: Sequence[Record], config: DataConfig, path: Path, rows: int =
     Returns:
         The PNG; None without pictures.
     """
-    labels = sorted({record.label for record in records if record.label}) or [None]
+    named = sorted({record.label for record in records if record.label})
+    labels: list[str | None] = [*named] or [None]
     cells: list[Pixels] = []
     for label in labels[:6]:
         own = [r for r in records if label is None or r.label == label]
