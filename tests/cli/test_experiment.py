@@ -266,7 +266,8 @@ def test_generators_are_trained_and_measured_and_a_grid_decides(
     told = json.loads((tmp_path / "tiny" / "summary.json").read_text())
     (generator,) = told["generators"]
     assert generator["counts"] == {"dark": 16, "light": 16} and generator["steps"] == 4
-    assert [found["metric"] for found in generator["metrics"]] == ["ms_ssim"]
+    assert all(found["metric"].startswith("ms_ssim") for found in generator["metrics"])
+    assert generator["metrics"]
     (study_told,) = told["studies"]
     assert [point["chosen"] for point in study_told["grid"]].count(True) == 1
     assert [entry["ratio"] for entry in study_told["sweep"]] == [0.5]

@@ -72,13 +72,16 @@ def in_memory(layouts: Mapping[str, Layout], fill: Fill) -> dict[str, Reader]:
     return {name: _reader_of_memory(made.pop(name)) for name in layouts}  # one copy at a time
 
 
-def in_file(folder: Path, layouts: Mapping[str, Layout], fill: Fill) -> dict[str, Reader]:
+def in_file(
+    folder: Path, layouts: Mapping[str, Layout], fill: Fill, load: bool = False
+) -> dict[str, Reader]:
     """The same with files `<name>.npy` of a cache folder, mapped into memory, made once.
 
     Args:
         folder: named after everything that the content depends on; if it exists it is used.
         layouts: shape and type of each array by name.
         fill: writes all of them.
+        load: read the files into memory.
     Raises:
         DataError: if the folder cannot be written, such as on a full disk.
     """
@@ -94,6 +97,8 @@ def in_file(folder: Path, layouts: Mapping[str, Layout], fill: Fill) -> dict[str
                 f"written ({error.strerror}). Free space, name another folder with "
                 "TFGAN_MED_CACHE, or allow more memory with data.cache_mb."
             ) from error
+    if load:
+        return {name: _reader_of_memory(np.load(folder / f"{name}.npy")) for name in layouts}
     return {
         name: _reader_of_file(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in layouts
     }

@@ -248,12 +248,15 @@ class DecodedSet:
 
         layouts = self._layouts(split, size)
         memory = sum(layout.bytes for layout in layouts.values())
-        if memory <= room:
+        folder = files.cache_dir() / "arrays" / f"{self._key}-{split}-{size}"
+        if self._config.share_decoded:
+            readers = arrays.in_file(folder, layouts, fill, load=memory <= room)
+        elif memory <= room:
             readers = arrays.in_memory(layouts, fill)
         else:
-            memory = 0
-            folder = files.cache_dir() / "arrays" / f"{self._key}-{split}-{size}"
             readers = arrays.in_file(folder, layouts, fill)
+        if memory > room:
+            memory = 0
         names = (
             record.id if tile == 0 else f"{record.id}#{tile + 1}"
             for record, count in zip(records, counts, strict=True)

@@ -158,6 +158,9 @@ class DataConfig(Config):
     """Larger pictures are not decoded."""
     cache_mb: int = 4096
     """Memory for decoded pictures; a larger set is kept in a file of the cache folder."""
+    share_decoded: bool = False
+    """Keep decoded pictures in the cache folder, whatever their size, so that other runs on the same
+    pictures need not decode them again; experiments do."""
     load_size: int | None = None
     """Random jitter: pictures are resized to this side, then cropped to `image_size` at random.
     By default `image_size` times 286/256 for translation, as in the papers, and `image_size`, no

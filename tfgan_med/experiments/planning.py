@@ -30,7 +30,7 @@ from tfgan_med.training.run_folder import CLASSES
 
 # Settings that say where and how a run is computed, not what comes out.
 _IRRELEVANT = {
-    "data": ("path", "cache_mb", "check"),
+    "data": ("path", "cache_mb", "check", "share_decoded"),
     "train": ("device", "strategy", "xla", "log_interval", "checkpoint_interval"),
     "mix": ("synthetic",),
 }
@@ -572,7 +572,9 @@ class Planner:
     ) -> Cell:
         """Training of a downstream model; arms differ in `mix` and `classic` alone."""
         system = model.system or name
-        own: Values = {"data": model.data, "model": model.model, "train": model.train}
+        # All arms take the same number of steps, unless the file wants them to stop early.
+        train = {"patience": None, **model.train}
+        own: Values = {"data": model.data, "model": model.model, "train": train}
         frozen = protocol.nested(values)
         fixed = {
             "mix": self._mix(arm, seed),
@@ -645,6 +647,7 @@ class Planner:
         values = data.model_dump(include=data.model_fields_set | set(protocol.SPLIT_KEYS))
         if label is not None:
             values["label"] = label
+        values["share_decoded"] = True  # every arm decodes the same pictures
         if {"near-duplicates", "group-across-splits"} & set(self.experiment.guards.allow):
             values["check"] = False  # allowed by name, and in the report
         return {"data": values}
