@@ -8,13 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from tfgan_med import discovery
 from tfgan_med.errors import UserError
 
 from . import common
 from .describe import model_names
-
-
 
 
 def train(

@@ -205,7 +205,7 @@ def read_layer(cls: type[Config], path: Path) -> tuple[str, Values]:
     Relative paths in the file become absolute: they are relative to the file that names them.
     """
     folder = path.absolute().parent
-    return str(path), _map_paths(cls, load_yaml(path), lambda text: _absolute(text, folder))
+    return str(path), map_paths(cls, load_yaml(path), lambda text: _absolute(text, folder))
 
 
 def resolve(
@@ -228,7 +228,7 @@ def resolve(
     sources = [*layers, *(_layer_of_change(cls, change) for change in changes)]
     values: Values = {}
     for _, layer in sources:
-        values = _merge(values, _without_empty_blocks(cls, layer))
+        values = merge(values, _without_empty_blocks(cls, layer))
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -247,14 +247,15 @@ def _layer_of_change(cls: type[Config], change: str) -> tuple[str, Values]:
     value = parse_yaml(text, f"--set {key}")
     for part in reversed(parts):
         value = {part: value}
-    return f"--set {key}", _map_paths(cls, value, lambda text: _absolute(text, Path.cwd()))
+    return f"--set {key}", map_paths(cls, value, lambda text: _absolute(text, Path.cwd()))
 
 
-def _merge(old: Values, new: Values) -> Values:
+def merge(old: Values, new: Values) -> Values:
+    """Nested values with those of `new`, key by key."""
     merged = dict(old)
     for key, value in new.items():
         both = isinstance(merged.get(key), dict) and isinstance(value, dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -269,19 +270,32 @@ def _without_empty_blocks(cls: type[Config], values: Values) -> Values:
     return kept
 
 
-def _map_paths(cls: type[Config], values: Values, change: Callable[[str], str]) -> Values:
+def map_paths(cls: type[Config], values: Values, change: Callable[[str], str]) -> Values:
     """`values` with `change` applied to the text of every field that holds a path."""
     mapped = dict(values)
     for key, value in values.items():
         field = cls.model_fields.get(key)
         block = _block(field)
         if block and _is_dict(value):
-            mapped[key] = _map_paths(block, value, change)
+            mapped[key] = map_paths(block, value, change)
         elif field and _holds_path(field) and value not in _words(field.annotation):
             mapped[key] = _map_texts(value, change)
-        elif field and _LOCATION in field.metadata and isinstance(value, str):
-            mapped[key] = value if re.match(r"[\w+.-]{2,}:", value) else change(value)
+        elif field and _holds_location(field):
+            mapped[key] = _map_texts(value, lambda text: text if _is_named(text) else change(text))
     return mapped
+
+
+def _is_named(text: str) -> bool:
+    """Whether a location is no path, as `builtin:histology`."""
+    return re.match(r"[\w+.-]{2,}:", text) is not None
+
+
+def _holds_location(field: FieldInfo) -> bool:
+    """Whether a field is a `Location`, or a sequence of them."""
+    inner = typing.get_args(field.annotation)
+    return _LOCATION in field.metadata or any(
+        _LOCATION in getattr(member, "__metadata__", ()) for member in inner
+    )
 
 
 def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
@@ -450,11 +464,12 @@ def as_yaml(config: Config, commented: bool = False, relative_to: Path | None = 
     values = config.model_dump(mode="json")
     if relative_to is not None:
         folder = relative_to.absolute()
-        values = _map_paths(type(config), values, lambda text: _relative(text, folder))
+        values = map_paths(type(config), values, lambda text: relative(text, folder))
     return "\n".join(_lines(type(config), values, commented, indent="")) + "\n"
 
 
-def _relative(text: str, folder: Path) -> str:
+def relative(text: str, folder: Path) -> str:
+    """A path as seen from a folder."""
     try:
         return Path(os.path.relpath(text, folder)).as_posix()
     except ValueError:  # another drive of Windows

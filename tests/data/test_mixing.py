@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tfgan_med.data import opening, splits
-from tfgan_med.data.mixing import MixConfig, MixedData, hold_out, prepare_mixed
+from tfgan_med.data.mixing import MixConfig, MixedData, prepare_mixed
 from tfgan_med.data.records import DataConfig
 from tfgan_med.errors import DataError, UserError
 
@@ -156,7 +156,9 @@ def test_a_set_without_validation_holds_out_whole_patients(tmp_path: Path) -> No
         for value in values
     ]
     config = DataConfig(path=str(with_splits(root, rows)), image_size=SIZE)
-    images = hold_out(splits.assign(opening.open_set(config), config), 0.2, config)
+    images = splits.hold_out(splits.assign(opening.open_set(config), config), 0.2, config)
+    same = config.model_copy(update={"hold_out": 0.2})
+    assert splits.assign(opening.open_set(same), same) == images
     train, val = images.of_split("train"), images.of_split("val")
     assert len(val) == 8
     assert {record.label for record in val} == {"a", "b"}
@@ -176,7 +178,7 @@ def test_a_set_without_validation_holds_out_whole_patients(tmp_path: Path) -> No
 def test_contradictions_are_refused(
     real: Path, made: Path, mix: dict[str, Any], message: str
 ) -> None:
-    given = {} if "real" in mix or "fraction" in mix else {"synthetic": [str(made)]}
+    given: dict[str, Any] = {} if "real" in mix or "fraction" in mix else {"synthetic": [str(made)]}
     with pytest.raises(UserError, match=message):
         mixed(real, **given, **mix)
 

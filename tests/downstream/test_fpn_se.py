@@ -26,7 +26,7 @@ SPOT = Problem(64, 1, ("spot",), exclusive=False)
 
 
 def make(problem: Problem = SPOT, seed: int = 1, **changes: Any) -> FPNSE:
-    return FPNSE(FPNSEConfig(**{"width": 8, "learning_rate": 2e-3, **changes}), problem, seed=seed)
+    return FPNSE(FPNSEConfig(**{"width": 16, "learning_rate": 2e-3, **changes}), problem, seed=seed)
 
 
 def batch() -> dict[str, tf.Tensor]:

@@ -29,7 +29,7 @@ def problem(size: int = 32, channels: int = 1, **changes: Any) -> Problem:
 def make(
     size: int = 32, channels: int = 1, seed: int = 1, steps: int = 1, **changes: Any
 ) -> ResNet18:
-    config = ResNet18Config(**{"width": 8, **changes})
+    config = ResNet18Config(**{"width": 16, **changes})
     return ResNet18(config, problem(size, channels), Schedule(1, steps), seed=seed)
 
 
@@ -70,7 +70,7 @@ def test_pictures_become_logits_through_pooled_features(shape: tuple[int, int, i
 def test_two_classes_take_one_logit_and_more_take_one_each() -> None:
     assert make().network.output_shape == (None, 1)
     three = Problem(32, 1, ("a", "b", "c"))
-    assert ResNet18(ResNet18Config(width=8), three).network.output_shape == (None, 3)
+    assert ResNet18(ResNet18Config(width=16), three).network.output_shape == (None, 3)
 
 
 def test_pictures_of_few_pixels_keep_their_size_at_first() -> None:
@@ -226,7 +226,7 @@ def test_a_run_begins_with_the_weights_of_a_file(
     np.testing.assert_allclose(features[1], features[0], atol=1e-5)
     narrow = rf"model.weights: {path} does not fit: conv1.weight has the shape \(64, 3, 7, 7\)"
     with pytest.raises(UserError, match=narrow):
-        make(64, width=8, weights=path)
+        make(64, width=16, weights=path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tfgan_med import files
-from tfgan_med.config import _merge
+from tfgan_med.config import merge
 from tfgan_med.errors import UserError
 from tfgan_med.experiments import protocol, real_data
 from tfgan_med.experiments.cells import Cell, Store
@@ -59,7 +59,7 @@ def planned(folder: Path) -> Callable[..., Plan]:
 
 
 def planner(folder: Path, **changes: Any) -> Planner:
-    values = _merge(copy.deepcopy(STUDY), changes)
+    values = merge(copy.deepcopy(STUDY), changes)
     experiment = protocol.parse(values, folder)
     real = real_data.open_real(experiment.data)
     return Planner(experiment, real, Store(folder / "experiments" / "tiny"), folder)

@@ -72,7 +72,8 @@ def render(
         at = _inside(y, x, 0.8 * radius, random)
         smear._platelet(view, *at, radius * random.uniform(0.12, 0.24), random)
     for _ in range(int(random.poisson(0.5))):
-        _grain(view, *random.uniform(0, size, 2), radius * random.uniform(0.03, 0.07))
+        v, u = random.uniform(0, size, 2)
+        _grain(view, v, u, radius * random.uniform(0.03, 0.07))
     return smear._exposed(view, slide, random), parasites
 
 

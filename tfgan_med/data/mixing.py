@@ -322,7 +322,7 @@ def prepare_mixed(
         DataError: if pictures cannot be used.
     """
     _check(mix, needs)
-    images = hold_out(images, validation, config)
+    images = splits.hold_out(images, validation, config)
     roles = _roles(images, config, needs)
     classes = _classes(images) if needs == "labels" else ()
     chosen = _positive(classes, positive) if needs == "labels" else None
@@ -353,20 +353,6 @@ def _check(mix: MixConfig, needs: Needs) -> None:
         raise UserError("mix.sampling=weighted draws by class, and segmenters have none.")
     if mix.fraction is not None and mix.sampling == "weighted":
         raise UserError("mix.fraction and mix.sampling=weighted exclude each other. Keep one.")
-
-
-def hold_out(images: ImageSet, share: float, config: DataConfig) -> ImageSet:
-    """The set with a validation split: its own, or part of the training split by whole groups."""
-    training = images.of_split("train")
-    if images.of_split("val") or len(training) < 2:
-        return images
-    loose = replace(images, records=tuple(replace(record, split=None) for record in training))
-    grouped = all(record.group is not None for record in training)
-    rule = config.model_copy(
-        update={"split": "group" if grouped else "random", "fractions": (1.0 - share, share, 0.0)}
-    )
-    divided = {record.id: record for record in splits.assign(loose, rule).records}
-    return replace(images, records=tuple(divided.get(r.id, r) for r in images.records))
 
 
 def _roles(images: ImageSet, config: DataConfig, needs: Needs) -> tuple[str, ...]:

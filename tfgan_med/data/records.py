@@ -149,6 +149,10 @@ class DataConfig(Config):
     """Shares of train, val and test when we split."""
     split_seed: int = 0
     """Seed of the splits we make; kept apart from the training seed so that repeats share them."""
+    hold_out: float = 0.0
+    """Share of the training pictures, by whole groups, that become the validation split of a set
+    that comes without one. Classifiers and segmenters do it by themselves (`train.validation`);
+    experiments do it for their generators too."""
     check: bool = True
     """Refuse a set in which `tfgan-med check` finds what would make training wrong. If you know
     better, for look-alikes that are different parts say, false trains all the same."""
@@ -159,8 +163,8 @@ class DataConfig(Config):
     cache_mb: int = 4096
     """Memory for decoded pictures; a larger set is kept in a file of the cache folder."""
     share_decoded: bool = False
-    """Keep decoded pictures in the cache folder, whatever their size, so that other runs on the same
-    pictures need not decode them again; experiments do."""
+    """Keep decoded pictures in the cache folder, whatever their size, so that other runs on the
+    same pictures need not decode them again; experiments do."""
     load_size: int | None = None
     """Random jitter: pictures are resized to this side, then cropped to `image_size` at random.
     By default `image_size` times 286/256 for translation, as in the papers, and `image_size`, no

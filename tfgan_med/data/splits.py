@@ -30,6 +30,30 @@ def assign(images: ImageSet, config: DataConfig) -> ImageSet:
         UserError: if `fractions` are no shares, or splits or groups are asked for and not there.
     """
     _check_fractions(config.fractions)
+    images = _assigned(images, config)
+    return hold_out(images, config.hold_out, config) if config.hold_out else images
+
+
+def hold_out(images: ImageSet, share: float, config: DataConfig) -> ImageSet:
+    """The set with a validation split: its own, or part of the training split by whole groups.
+
+    Args:
+        share: of the training items.
+        config: its `split_seed` decides which.
+    """
+    training = images.of_split("train")
+    if images.of_split("val") or len(training) < 2:
+        return images
+    loose = replace(images, records=tuple(replace(record, split=None) for record in training))
+    grouped = all(record.group is not None for record in training)
+    rule = config.model_copy(
+        update={"split": "group" if grouped else "random", "fractions": (1.0 - share, share, 0.0)}
+    )
+    divided = {record.id: record for record in _assigned(loose, rule).records}
+    return replace(images, records=tuple(divided.get(r.id, r) for r in images.records))
+
+
+def _assigned(images: ImageSet, config: DataConfig) -> ImageSet:
     given = any(record.split is not None for record in images.records)
     if config.split == "given" and not given:
         raise UserError(

@@ -41,7 +41,7 @@ class FPNSEConfig(SegmenterConfig):
     """Of Adam; constant, or halved by `plateau`."""
     encoder: Encoder = "se_resnet18"
     """Residual network that reads the picture; the larger ones need more of them."""
-    width: int = Field(WIDTH, ge=4, multiple_of=2)
+    width: int = Field(WIDTH, ge=16, multiple_of=2)
     """Channels of the encoder's first stage; pyramid and decoder have 4 and 2 times as many."""
     dropout: float = Field(0.2, ge=0.0, lt=1.0)
     """Share of the maps that is dropped before the last convolution."""

@@ -44,8 +44,9 @@ class ResNet18Config(DownstreamConfig):
     asks for."""
     weight_decay: float = Field(1e-4, ge=0.0)
     """Share by which kernels shrink at each step, times the learning rate (AdamW)."""
-    width: int = Field(WIDTH, ge=4)
-    """Channels of the first stage, doubled at each further stage."""
+    width: int = Field(WIDTH, ge=16)
+    """Channels of the first stage, doubled at each further stage. With fewer than 16, TensorFlow
+    2.21 can write past its memory on a CPU (float32, grey 64 px: process aborted)."""
     stem: Literal["auto", "imagenet", "small"] = "auto"
     """First layers: `imagenet` halves the picture twice (the paper), `small` keeps its size;
     `auto` is small below 96 px, unless weights are given."""

@@ -30,8 +30,8 @@ from tfgan_med.training.run_folder import CLASSES
 
 # Settings that say where and how a run is computed, not what comes out.
 _IRRELEVANT = {
-    "data": ("path", "cache_mb", "check", "share_decoded"),
-    "train": ("device", "strategy", "xla", "log_interval", "checkpoint_interval"),
+    "data": ("path", "cache_mb", "check", "share_decoded", "hold_out"),
+    "train": ("device", "strategy", "xla", "log_interval", "checkpoint_interval", "score_test"),
     "mix": ("synthetic",),
 }
 _LOWER_IS_BETTER = ("loss", "brier", "l1", "swd", "fid", "kid")
@@ -579,7 +579,7 @@ class Planner:
         fixed = {
             "mix": self._mix(arm, seed),
             "classic": self._classic(arm, model),
-            "train": {"seed": seed},
+            "train": {"seed": seed, "score_test": kind != "grid"},
         }
         where = f"downstream.{name}"
         chosen = self._resolved(system, where, [self._data(), own, frozen, fixed])
@@ -659,7 +659,7 @@ class Planner:
         def absolute(text: str) -> str:
             return os.path.normpath(self.base / Path(text).expanduser())
 
-        located = [(where, config._map_paths(cls, layer, absolute)) for layer in layers]
+        located = [(where, config.map_paths(cls, layer, absolute)) for layer in layers]
         try:
             whole = [(f"the defaults of {system}", defaults), *located]
             return config.resolve(cls, whole, (), name=system)
@@ -731,7 +731,7 @@ def _content(chosen: Config) -> Values:
         path = Path(text)
         return files.sha256_of(path) if path.is_file() else text
 
-    values = config._map_paths(type(chosen), chosen.model_dump(mode="json"), hash_of)
+    values = config.map_paths(type(chosen), chosen.model_dump(mode="json"), hash_of)
     kept = {}
     for block, value in values.items():
         if block == "name":

@@ -27,7 +27,11 @@ DOWNSTREAM = "tfgan_med.downstream"
 METRICS = "tfgan_med.metrics"
 
 # What decides which pictures are in which split: the same for everything that is trained.
-SPLIT_KEYS = ("path", "layout", "columns", "split", "fractions", "split_seed", "skip_bad", "label")
+SPLIT_KEYS = (
+    *("path", "layout", "columns", "skip_bad", "label"),
+    *("split", "fractions", "split_seed", "hold_out"),
+)
+HOLD_OUT = 0.2  # of the training pictures, where a set has no validation split
 
 
 class Generator(Config):
@@ -247,11 +251,11 @@ def _located(values: Values, folder: Path) -> Values:
     def absolute(text: str) -> str:
         return os.path.normpath(folder / Path(text).expanduser())
 
-    located = config._map_paths(Experiment, values, absolute)
+    located = config.map_paths(Experiment, values, absolute)
     generators = located.get("generators")
     if isinstance(generators, dict):
         located["generators"] = {
-            name: config._map_paths(Generator, block, absolute) if _is_block(block) else block
+            name: config.map_paths(Generator, block, absolute) if _is_block(block) else block
             for name, block in generators.items()
         }
     metrics = located.get("metrics")
@@ -283,6 +287,9 @@ def _checked(loose: _Loose, folder: Path) -> Experiment:
     made = Experiment(
         **{**fields, "generators": generators, "downstream": downstream, "arms": tuple(arms)}
     )
+    if not made.data.hold_out:  # generators must not see what arms are validated on
+        data = made.data.model_copy(update={"hold_out": HOLD_OUT})
+        made = made.model_copy(update={"data": data})
     _check(made)
     return made
 
@@ -298,7 +305,7 @@ def _blocks(cls: type[Any], title: str, values: Mapping[str, Any], folder: Path)
             raise UserError(f"{where}: a name is made of letters, digits, points and dashes.")
         if block is not None and not _is_block(block):
             raise UserError(f"{where}: received {block!r}, expected a block of settings.")
-        located = config._map_paths(
+        located = config.map_paths(
             cls, block or {}, lambda text: os.path.normpath(folder / Path(text).expanduser())
         )
         blocks[name] = _prefixed(where, functools.partial(config.resolve, cls, [("", located)]))
@@ -515,7 +522,7 @@ def nested(dotted: Mapping[str, Any]) -> Values:
         block: Any = value
         for part in reversed(key.split(".")):
             block = {part: block}
-        values = config._merge(values, block)
+        values = config.merge(values, block)
     return values
 
 
@@ -526,11 +533,11 @@ def as_yaml(experiment: Experiment, folder: Path) -> str:
     values["data"] = experiment.data.model_dump(mode="json", exclude_unset=True)
 
     def relative(text: str) -> str:
-        return config._relative(text, folder.absolute())
+        return config.relative(text, folder.absolute())
 
-    values = config._map_paths(Experiment, values, relative)
+    values = config.map_paths(Experiment, values, relative)
     values["generators"] = {
-        name: config._map_paths(Generator, block, relative)
+        name: config.map_paths(Generator, block, relative)
         for name, block in values["generators"].items()
     }
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)

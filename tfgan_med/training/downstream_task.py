@@ -280,7 +280,8 @@ class DownstreamTask(Task):
         assert isinstance(model, DownstreamModel)
         best = self._restore_best(model, folder)
         threshold = self._threshold(model)
-        held = [split for split in SPLITS[1:] if self.data.counts[split]]
+        asked = SPLITS[1:] if self.settings.train.score_test else SPLITS[1:2]
+        held = [split for split in asked if self.data.counts[split]]
         level = threshold["value"]
         said = {split: self._predicted(model, split, level) for split in held}
         for name, rows in said.items():

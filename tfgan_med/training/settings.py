@@ -95,6 +95,8 @@ class FitConfig(LoopConfig):
     threshold: float | Literal["auto"] = 0.5
     """Probability from which the answer is yes; `auto` takes the one with the best F1
     (classifiers) or IoU (segmenters) on the validation split."""
+    score_test: bool = True
+    """Look at the test split at the end; off in a search for settings."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced` weighs each picture by the inverse share of its class."""
     validation: float = Field(0.2, gt=0.0, lt=0.9)
