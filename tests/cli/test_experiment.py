@@ -25,7 +25,7 @@ generators:
   drawn: {folder: drawn}
 downstream:
   resnet18:
-    model: {width: 4}
+    model: {width: 16}
     train: {steps: 6, batch_size: 8, precision: float32, eval_interval: 3, sample_interval: 6,
             log_interval: 1, checkpoint_interval: 1}
 arms: [real, real+drawn]

@@ -124,7 +124,7 @@ def test_the_same_file_gives_the_same_names_wherever_it_lies(
         ({"generators": {"gan": {"settings": {"log_interval": 3}}}}, set()),
         ({"generators": {"gan": {"settings": {"device": "cpu"}}}}, set()),
         ({"downstream": {"resnet18": {"train": {"steps": 6}}}}, WITH_GAN | WITHOUT),
-        ({"downstream": {"resnet18": {"model": {"width": 8}}}}, WITH_GAN | WITHOUT),
+        ({"downstream": {"resnet18": {"model": {"width": 32}}}}, WITH_GAN | WITHOUT),
         ({"classic": "cells"}, {f"arm resnet18-real+classic-s{seed}" for seed in (0, 1)}),
         ({"metrics": {"generative": ["likeness"]}}, {"measure gan"}),
         ({"seeds": [0, 1, 2]}, set()),
