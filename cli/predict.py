@@ -54,7 +54,7 @@ def predict(
 
     path = run_folder.find_run(run, runs)
     target = out or path / "predicted" / (Path(source).stem if source else split)
-    check_target(target, force)
+    check_target(target, force, "predictions.csv")
     predictor = predicting.Predictor(path)
     images = predicting.open_input(predictor, source, split)
     with common.counting("Predicting", len(images.records), quiet) as progress:

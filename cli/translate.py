@@ -142,8 +142,12 @@ def check_one_of(option: str, value: str, *known: str) -> None:
         raise UserError(f"{option} {value}: expected one of {', '.join(known)}.")
 
 
-def check_target(target: Path, force: bool) -> None:
-    """UserError if a folder exists and may not be replaced, or is none that we made."""
+def check_target(target: Path, force: bool, ours: str = "provenance.json") -> None:
+    """UserError if a folder exists and may not be replaced, or is none that we made.
+
+    Args:
+        ours: file that every folder of ours of this kind has.
+    """
     if not target.exists():
         return
     if not force:
@@ -151,8 +155,8 @@ def check_target(target: Path, force: bool) -> None:
             f"{target}: exists. Name another folder with --out, or replace it with --force."
         )
     empty = target.is_dir() and not any(target.iterdir())
-    if not empty and not (target / "provenance.json").is_file():
+    if not empty and not (target / ours).is_file():
         raise UserError(
-            f"{target}: has no provenance.json, so it was not generated and --force will not "
-            "delete it. Name another folder with --out, or delete it yourself."
+            f"{target}: has no {ours}, so we did not make it and --force will not delete it. Name "
+            "another folder with --out, or delete it yourself."
         )
