@@ -96,19 +96,9 @@ def test_a_segmenter_writes_masks_of_the_size_of_the_pictures(cli: Any, tmp_path
         (("train", "vgg61"), 2, "Did you mean vgg16"),
         (("train", "resnet18", "--data", "builtin:smear"), 2, "needs pictures of two classes"),
         (
-            ("train", "unet", "--data", "builtin:malaria", "--set", "mix.sampling=weighted"),
-            2,
-            "draws by class, and segmenters have none",
-        ),
-        (
             ("train", "vgg16", "--data", "builtin:malaria", "--set", "data.image_size=64"),
             1,
             "--set model.weights=none",
-        ),
-        (
-            ("train", "resnet18", "--data", "builtin:malaria", "--set", "train.eval_metric=iou"),
-            2,
-            "train.eval_metric is iou",
         ),
     ],
 )
