@@ -50,7 +50,7 @@ def test_it_holds_every_module_and_config_of_the_checkout(wheel: zipfile.ZipFile
             ("configs", ("tfgan_med", "configs")),
         )
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".py", ".yaml", ".typed") and "__pycache__" not in path.parts
+        if path.suffix in (".py", ".yaml", ".typed", ".jinja") and "__pycache__" not in path.parts
     }
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert "tfgan_med/configs/quickstart/pix2pix.yaml" in expected
