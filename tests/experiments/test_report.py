@@ -108,7 +108,7 @@ def light_summary() -> Json:
 
 
 def sample_generator(name: str, distance: float, copies: int | None = None) -> Json:
-    message = "Usual for real pictures would be 2."
+    message = f"{copies} of 200 pictures are closer to a training picture than real pictures are"
     return {
         "name": name,
         "origin": "trained",
@@ -430,7 +430,7 @@ def test_all_parts_are_shown(written: Path) -> None:
         assert summary["methods"] in shown
         assert summary["data"]["source"] in shown
         assert "61.30 (59.20 to 63.70)" in shown
-        assert "3 of 200 pictures checked" in shown
+        assert "Copies of training pictures: 3 of 200 pictures" in shown
         assert "9f2c" * 16 in shown and "cd" * 32 in shown
         assert "1 537 of 14 716 225" in shown.replace("\N{NO-BREAK SPACE}", " ")
         for entry in summary["guards"]:

@@ -538,6 +538,9 @@ def sentence(comparison: Comparison, run: Said, repeats: int) -> str:
         )
     if said in ("helps", "hurts"):
         return f"{words}, p {_compared_to(comparison.p_adjusted)} after Holm's correction"
+    if said and (comparison.low or 0) * (comparison.high or 0) > 0:
+        # An interval without zero would be taken for an effect.
+        words += f", but p {_compared_to(comparison.p_adjusted)} once corrected for several arms"
     return (
         f"{words}; this test set of {seen} and {repeats} repeats could have shown a difference "
         f"of {least}"
