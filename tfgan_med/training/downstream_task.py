@@ -20,6 +20,7 @@ from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.learning.system import System
 from tfgan_med.metrics import classification, segmentation
 from tfgan_med.ops import images
+from tfgan_med.ops.marking import BLUE, GREEN, RED, errors_in_color, framed_in, outline
 from tfgan_med.training import predictions, run_folder, runtime, weights
 from tfgan_med.training.predictions import Classified, Segmented
 from tfgan_med.training.run_folder import RunFolder
@@ -31,7 +32,6 @@ Array = npt.NDArray[Any]
 SHEET = 16  # pictures of a sample sheet
 EXAMPLES = 24  # of the examples of a finished run
 LEVELS = np.linspace(0.05, 0.95, 19)  # thresholds that a segmenter's masks are tried at
-RED, GREEN, BLUE = (230, 60, 50), (60, 190, 90), (60, 120, 240)
 
 
 class DownstreamTask(Task):
@@ -158,17 +158,17 @@ class DownstreamTask(Task):
         return np.stack(drawn)
 
     def sample_sheet(self, model: System) -> Pixels:
-        """Fixed held-out pictures: the truth green, what the model says red; of classifiers a
-        frame, green where it is right."""
+        """Fixed held-out pictures: the truth outlined green, what the model says red; of
+        classifiers a frame, see `_frames`."""
         assert isinstance(model, DownstreamModel)
         batch = self.data.fixed_batch(self.watched, SHEET)
         said = model.probabilities(batch["images"])
         if not self.classifies:
             return images.grid(self._outlined(batch, self._foreground_of(said, 0.5)), 4)
         rows = np.linspace(0, self.data.counts[self.watched] - 1, len(said)).round().astype(int)
-        right = said.argmax(-1) == self._truth(self.watched)[rows]
+        colors = self._frames(said.argmax(-1), self._truth(self.watched)[rows])
         pictures = images.as_rgb(batch["images"], "image")
-        framed = [framed_in(p, GREEN if ok else RED) for p, ok in zip(pictures, right, strict=True)]
+        framed = [framed_in(*pair) for pair in zip(pictures, colors, strict=True)]
         return images.grid(np.stack(framed), 4)
 
     def _truth(self, split: Split) -> npt.NDArray[np.int64]:
@@ -354,22 +354,36 @@ class DownstreamTask(Task):
         pictures = images.as_rgb(batch["images"], "image")
         if self.classifies:
             rows = np.linspace(0, self.data.counts[split] - 1, len(said)).round().astype(int)
-            right = self._decided(said, threshold) == self._truth(split)[rows]
-            cells = [
-                framed_in(p, GREEN if ok else RED) for p, ok in zip(pictures, right, strict=True)
-            ]
-            caption = "Pictures of the {} split; framed green where the class is right, else red."
+            truth = self._truth(split)[rows]
+            colors = self._frames(self._decided(said, threshold), truth)
+            cells = [framed_in(*pair) for pair in zip(pictures, colors, strict=True)]
+            caption = (
+                f"Pictures of the {split} split; framed green where the class is right, else red."
+            )
+            if self.problem.positive is not None:
+                name = self.problem.classes[self.problem.positive]
+                caption = f"Pictures of the {split} split; green: right, blue: {name} missed, red: "
+                caption += f"{name} said wrongly."
         else:
             truth, mask = _foreground(batch), self._foreground_of(said, threshold)
             assert truth is not None
             cells = [errors_in_color(*c) for c in zip(pictures, truth, mask, strict=True)]
             caption = (
-                "Pictures of the {} split; found pixels green, missed ones blue, wrong ones red."
+                f"Pictures of the {split} split; found pixels green, missed ones blue, wrong ones "
+                "red."
             )
         sheet = images.grid(np.stack(cells), 8)
         with files.replacing(folder.path / "examples.png") as temporary:
             Image.fromarray(sheet).save(temporary, format="PNG")
-        return {"picture": "examples.png", "caption": caption.format(split)}
+        return {"picture": "examples.png", "caption": caption}
+
+    def _frames(self, said: Array, truth: Array) -> list[tuple[int, int, int]]:
+        """Green where the class is right; blue where the positive one was missed, else red."""
+        missed = truth == self.problem.positive
+        return [
+            GREEN if s == t else BLUE if m else RED
+            for s, t, m in zip(said, truth, missed, strict=True)
+        ]
 
     def _decided(self, said: Array, threshold: float) -> Array:
         positive = self.problem.positive
@@ -448,28 +462,3 @@ SHOWN = (
 def _shown(scores: dict[str, float], classifies: bool) -> dict[str, float]:
     """The scores that a terminal shows; the others are in `outcome.json`."""
     return {name: scores[name] for name in SHOWN[0 if classifies else 1] if name in scores}
-
-
-def outline(picture: Pixels, mask: Array, color: tuple[int, int, int]) -> Pixels:
-    """A picture with the inner edge of a mask drawn in a colour."""
-    from scipy.ndimage import binary_erosion
-
-    drawn = picture.copy()
-    drawn[mask & ~binary_erosion(mask)] = color
-    return drawn
-
-
-def framed_in(picture: Pixels, color: tuple[int, int, int]) -> Pixels:
-    """A picture with a frame."""
-    width = max(2, len(picture) // 32)
-    drawn = picture.copy()
-    drawn[:width], drawn[-width:], drawn[:, :width], drawn[:, -width:] = (color,) * 4
-    return drawn
-
-
-def errors_in_color(picture: Pixels, truth: Array, said: Array) -> Pixels:
-    """A picture with found pixels green, missed ones blue and wrong ones red."""
-    drawn = picture.astype(np.float32)
-    for pixels, color in ((truth & said, GREEN), (truth & ~said, BLUE), (said & ~truth, RED)):
-        drawn[pixels] = 0.55 * drawn[pixels] + 0.45 * np.array(color, np.float32)
-    return np.asarray(drawn.round(), np.uint8)
