@@ -20,7 +20,7 @@ def test_list_names_every_kind_with_what_it_is(cli: Cli) -> None:
     done = cli("list")
     assert done.returncode == 0
     titles = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
-    assert titles == ["models:", "data:", "layouts:", "metrics:", "weights:"]
+    assert titles == ["models:", "downstream:", "data:", "layouts:", "metrics:", "weights:"]
     told = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert any(line.startswith("pix2pix Pix2Pix: paired image-to-image") for line in told)
     assert any(line.startswith("builtin:histology ") for line in told)
@@ -28,11 +28,14 @@ def test_list_names_every_kind_with_what_it_is(cli: Cli) -> None:
 
 
 def test_one_kind_as_json_is_one_object_per_line(cli: Cli) -> None:
-    lines = cli("list", "models", "--json", "--quiet").stdout.splitlines()
-    entries = [json.loads(line) for line in lines]
-    assert [entry["name"] for entry in entries] == describe.model_names()
-    assert {entry["kind"] for entry in entries} == {"models"}
-    assert all(entry["about"] for entry in entries)
+    named = []
+    for kind in ("models", "downstream"):
+        lines = cli("list", kind, "--json", "--quiet").stdout.splitlines()
+        entries = [json.loads(line) for line in lines]
+        named += [entry["name"] for entry in entries]
+        assert {entry["kind"] for entry in entries} == {kind}
+        assert all(entry["about"] for entry in entries)
+    assert sorted(named) == describe.model_names()
 
 
 def test_quiet_says_nothing_on_stderr(cli: Cli) -> None:

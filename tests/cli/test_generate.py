@@ -120,7 +120,7 @@ def test_without_options_it_makes_as_many_as_it_saw_into_the_run(
 def test_force_deletes_only_what_was_generated(call: Callable[..., Result], place: Path) -> None:
     (place / "mine").mkdir()
     (place / "mine" / "scan.png").write_bytes(b"irreplaceable")
-    assert "not generated" in refusal(call("1", "--count", "2", "--out", "mine", "--force"))
+    assert "we did not make it" in refusal(call("1", "--count", "2", "--out", "mine", "--force"))
     assert (place / "mine" / "scan.png").read_bytes() == b"irreplaceable"
 
 

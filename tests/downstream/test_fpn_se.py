@@ -105,7 +105,7 @@ def test_four_equal_levels_sum_to_four_times_one() -> None:
     levels = keras.Model(network.input, [*joined.input, joined.output])
     *parts, total = map(np.asarray, levels(batch()["images"]))
     assert len(parts) == 4
-    assert all(part.shape == (4, 16, 16, 16) for part in parts)
+    assert all(part.shape == (4, 16, 16, 32) for part in parts)
     np.testing.assert_allclose(total, sum(parts), atol=1e-4)
     np.testing.assert_allclose(joined([parts[0]] * 4), 4.0 * parts[0], rtol=1e-6)
 

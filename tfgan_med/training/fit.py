@@ -258,7 +258,8 @@ class Training:
             self._save(folder)
         self.compiled = step = self._compiled_step()
         batches = self._batches(self.step)
-        self.seconds["preparation"] = time.perf_counter() - self._started
+        other = self.seconds["evaluation"] + self.seconds["saving"]  # of the untrained model
+        self.seconds["preparation"] = time.perf_counter() - self._started - other
         self.reporter.start(self.total, self.step)
         with stop_signals() as stop:
             while self.step < self.total:
