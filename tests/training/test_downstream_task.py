@@ -11,7 +11,7 @@ import pytest
 
 from tfgan_med.errors import UserError
 from tfgan_med.metrics import classification
-from tfgan_med.training import fit, predictions, run_folder, settings
+from tfgan_med.training import downstream_task, fit, predictions, run_folder, settings
 from tfgan_med.training.predictions import Classified
 from tfgan_med.training.progress import Reporter
 
@@ -64,6 +64,17 @@ def test_an_automatic_threshold_is_chosen_on_validation_pictures_alone(tuned: Pa
     f1 = outcome["scores"]["val"]["f1"]
     for level in np.linspace(0.01, 0.99, 99):
         assert classification.binary_scores(truth, scores, level)["f1"] <= f1 + 1e-9
+
+
+def test_a_segmenter_takes_the_level_with_the_best_overlap(tmp_path: Path) -> None:
+    changes = ["train.steps=3", "train.eval_interval=3"]
+    fixed = train("unet", tmp_path / "fixed", *changes)
+    tuned = train("unet", tmp_path / "tuned", *changes, "train.threshold=auto")
+    one, other = predictions.read_outcome(fixed), predictions.read_outcome(tuned)
+    assert one["threshold"] == {"value": 0.5, "source": "fixed"}
+    assert other["threshold"]["source"] == "validation"
+    assert other["threshold"]["value"] in downstream_task.LEVELS
+    assert other["scores"]["val"]["iou"] >= one["scores"]["val"]["iou"]
 
 
 def test_the_outcome_tells_counts_and_costs(tuned: Path) -> None:

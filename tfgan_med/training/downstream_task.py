@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 
 SHEET = 16  # pictures of a sample sheet
 EXAMPLES = 24  # of the examples of a finished run
-LEVELS = np.linspace(0.05, 0.95, 19)  # thresholds that a segmenter's masks are tried at
+LEVELS = [level / 20 for level in range(1, 20)]  # that a segmenter's masks are tried at
 
 
 class DownstreamTask(Task):
@@ -325,12 +325,13 @@ class DownstreamTask(Task):
 
     def _best_level(self, model: DownstreamModel) -> float:
         """The level at which the mean IoU over validation pictures is highest."""
-        tables: list[list[Array]] = [[] for _ in LEVELS]
-        for batch, said in self._maps_and_truth(model, self.watched):
-            for table, level in zip(tables, LEVELS, strict=True):
-                table.append(self._counts(batch, said, float(level)))
-        scores = [segmentation.segmentation_scores(np.concatenate(t))["iou"] for t in tables]
-        return float(LEVELS[int(np.argmax(scores))])
+        parts = [
+            segmentation.counts_by_threshold(_masks(batch) > 0.5, said, LEVELS)
+            for batch, said in self._maps_and_truth(model, self.watched)
+        ]
+        tables = np.concatenate(parts, axis=1)
+        scores = [segmentation.segmentation_scores(table)["iou"] for table in tables]
+        return LEVELS[int(np.argmax(scores))]
 
     def _export(self, model: DownstreamModel, folder: RunFolder) -> None:
         """The whole network for `predict`; a classifier's as `model.keras`, for other tools too."""
