@@ -160,9 +160,9 @@ def _train_classes(parent: Path, changes: list[str], show: Shown) -> None:
 
 def _train_at(chosen: Any, place: Path, changes: list[str], show: Shown) -> None:
     """Bring the run in a folder to its end, however far it is; for sweeps and job arrays."""
-    from tfgan_med.training import fit
+    from tfgan_med.training import fit, run_folder
 
-    if (place / "MODEL_CARD.md").is_file():
+    if run_folder.is_finished(place):
         common.note(
             f"{place}: finished already. Next: look at {place / 'MODEL_CARD.md'}.", show.quiet
         )

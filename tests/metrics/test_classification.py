@@ -17,11 +17,13 @@ from tfgan_med.metrics.classification import (
     binary_scores,
     confusion,
     confusion_rates,
+    decided,
     multiclass_scores,
     per_class,
     per_output_counts,
     rates,
     recall_at_precision,
+    scores_of,
 )
 
 Array = npt.NDArray[Any]
@@ -216,3 +218,21 @@ def test_probabilities_of_other_pictures_are_refused() -> None:
         multiclass_scores(np.zeros(3, int), np.ones((2, 3)))
     with pytest.raises(ValueError, match="not finite"):
         multiclass_scores(np.zeros(2, int), np.full((2, 3), np.nan))
+
+
+# Any number of classes ----------------------------------------------------------------------------
+
+
+def test_the_positive_class_is_said_from_the_threshold_on_whichever_comes_first() -> None:
+    said = np.array([[0.7, 0.3], [0.5, 0.5], [0.2, 0.8]])
+    assert decided(said).tolist() == [0, 0, 1]
+    assert decided(said, positive=1, threshold=0.5).tolist() == [0, 1, 1]
+    assert decided(said, positive=1, threshold=0.3).tolist() == [1, 1, 1]
+    assert decided(said, positive=0, threshold=0.7).tolist() == [0, 1, 1]
+
+
+def test_scores_of_two_classes_are_those_of_the_question() -> None:
+    truth, said = np.array([0, 1, 1]), np.array([[0.7, 0.3], [0.6, 0.4], [0.2, 0.8]])
+    assert scores_of(truth, said) == multiclass_scores(truth, said)
+    assert scores_of(truth, said, 1, 0.4) == binary_scores(truth == 1, said[:, 1], 0.4)
+    assert scores_of(truth, said, 1, 0.4)["accuracy"] == 1.0

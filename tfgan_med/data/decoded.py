@@ -24,7 +24,7 @@ from tfgan_med.data.arrays import Layout, Reader, Shelf
 from tfgan_med.data.encoding import Encoding
 from tfgan_med.data.jitter import Jitter, item_at
 from tfgan_med.data.records import SPLITS, DataConfig, ImageSet, Record, Split
-from tfgan_med.data.splits import group_hash
+from tfgan_med.data.splits import hashed_group
 from tfgan_med.data.survey import Survey, refusal, survey
 from tfgan_med.errors import UserError
 
@@ -146,11 +146,15 @@ class DecodedSet:
 
     def spread(self, split: Split, count: int) -> tuple[Tensor, ...]:
         """At most `count` stored pictures spread evenly over a split, always the same ones."""
-        table = self._table(split, self.image_size)
-        if not len(table):
+        rows = self.spread_rows(split, count)
+        return tuple(tf.stack([read(row) for row in rows]) for read in self.readers(split))
+
+    def spread_rows(self, split: Split, count: int) -> npt.NDArray[np.int64]:
+        """The rows that `spread` takes."""
+        length = len(self._table(split, self.image_size))
+        if not length:
             raise ValueError(f"The {split} split is empty: there is no batch to take from it.")
-        rows = np.linspace(0, len(table) - 1, min(count, len(table))).round().astype(np.int64)
-        return tuple(tf.stack([read(row) for row in rows]) for read in table.readers)
+        return np.linspace(0, length - 1, min(count, length)).round().astype(np.int64)
 
     def tensors(self, *stored: Tensor) -> tuple[Tensor, ...]:
         """Float32 tensors of stored pictures, one for each role."""
@@ -178,7 +182,7 @@ class DecodedSet:
             "id": record.id,
             "split": record.split,
             "label": record.label,
-            "group": None if record.group is None else group_hash(record.group),
+            "group": hashed_group(record),
             "size": [height, width],
             "dtype": self._survey.dtypes[record.id],
             "sha256": {

@@ -142,10 +142,7 @@ class MixedData:
 
     def groups(self, split: Split) -> tuple[str | None, ...]:
         """Keyed hash of the group of each real picture of a split."""
-        return tuple(
-            None if record.group is None else splits.group_hash(record.group)
-            for record in self.real.row_records(split)
-        )
+        return tuple(splits.hashed_group(record) for record in self.real.row_records(split))
 
     def balance_classes(self) -> None:
         """Weigh each picture by the inverse share of its class among the training pictures."""

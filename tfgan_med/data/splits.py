@@ -150,6 +150,11 @@ def group_hash(group: str) -> str:
     return hmac.new(path.read_bytes(), group.encode(), hashlib.sha256).hexdigest()[:16]
 
 
+def hashed_group(record: Record) -> str | None:
+    """`group_hash` of an item's group; None if it has none."""
+    return None if record.group is None else group_hash(record.group)
+
+
 def _is_reported(images: ImageSet, value: str) -> bool:
     """Whether the reader has said already why it left a file out."""
     names = (f"{value}: ", f"{decode.hidden_name(value)}: ")

@@ -48,6 +48,13 @@ class Problem:
         """Logits: one for a yes-or-no question, else one for each class."""
         return 1 if self.positive is not None and self.exclusive else len(self.classes)
 
+    def masks(self, probabilities: Array, threshold: float) -> npt.NDArray[np.bool_]:
+        """Masks `(..., classes)` that a segmenter's probabilities mean; one class for each pixel
+        of a label map."""
+        if self.exclusive:
+            return np.asarray(np.eye(probabilities.shape[-1], dtype=bool)[probabilities.argmax(-1)])
+        return np.asarray(probabilities > threshold)
+
 
 class DownstreamConfig(Config):
     """Settings that all downstream models have."""

@@ -207,7 +207,7 @@ def items_of(images: ImageSet) -> list[Item]:
             record.id,
             record.split,
             frozenset(files.sha256_of(path) for path in paths),
-            None if record.group is None else splits.group_hash(record.group),
+            splits.hashed_group(record),
         )
 
     return list(ahead(item, images.records))

@@ -57,7 +57,7 @@ class RealData:
                 "id": record.id,
                 "split": record.split,
                 "class": record.label,
-                "group": None if record.group is None else splits.group_hash(record.group),
+                "group": splits.hashed_group(record),
                 "sha256": {role: self.hashes[p.path] for role, p in sorted(record.parts.items())},
             }
             for record in self.images.records

@@ -227,10 +227,8 @@ def positive_index(run: Classified, rules: Rules) -> int:
 
 def decisions(run: Classified, rules: Rules, threshold: float) -> Integers:
     """`(pictures,)` indices of the classes that a run says."""
-    if rules.positive is None:
-        return np.asarray(run.scores.argmax(axis=1), np.int64)
-    positive = positive_index(run, rules)
-    return np.where(run.scores[:, positive] >= threshold, positive, 1 - positive)
+    positive = None if rules.positive is None else positive_index(run, rules)
+    return classification.decided(run.scores, positive, threshold)
 
 
 def _of_question(run: Classified, positive: int, threshold: float) -> Scorer:

@@ -175,7 +175,7 @@ def write_reals(real: RealData, config: DataConfig, out: Path) -> None:
         for record, names in zip(
             records, arrays.in_parallel(one, list(enumerate(records))), strict=True
         ):
-            group = "" if record.group is None else splits.group_hash(record.group)
+            group = splits.hashed_group(record) or ""
             rows += [(f"images/{n}", str(record.split), record.label or "", group) for n in names]
         header = ["file", "split", "class", "group"]
         kept = [i for i, column in enumerate(zip(*rows, strict=True)) if any(column)]

@@ -189,7 +189,35 @@ def _at_each_score(truth: Array, scores: Floats) -> tuple[Floats, tuple[Integers
     return -values, (tp, everyone - tp)
 
 
-# Several classes ----------------------------------------------------------------------------------
+# Any number of classes ----------------------------------------------------------------------------
+
+
+def decided(probabilities: Array, positive: int | None = None, threshold: float = 0.5) -> Integers:
+    """The class that is said of each picture, `(pictures,)` indices.
+
+    Args:
+        probabilities: `(pictures, classes)`.
+        positive: of two classes the one that is said from `threshold` on; without it the most
+            probable class is said.
+    """
+    probabilities = np.asarray(probabilities)
+    if positive is None:
+        return np.asarray(probabilities.argmax(axis=1), np.int64)
+    return np.where(probabilities[:, positive] >= threshold, positive, 1 - positive)
+
+
+def scores_of(
+    truth: Array, probabilities: Array, positive: int | None = None, threshold: float = 0.5
+) -> dict[str, float]:
+    """`binary_scores` of the positive class if there is one, else `multiclass_scores`.
+
+    Args:
+        truth: `(pictures,)` indices of classes; the others as of `decided`.
+    """
+    if positive is None:
+        return multiclass_scores(truth, probabilities)
+    truth, probabilities = np.asarray(truth), np.asarray(probabilities)
+    return binary_scores(truth == positive, probabilities[:, positive], threshold)
 
 
 def multiclass_scores(truth: Array, probabilities: Array) -> dict[str, float]:

@@ -165,7 +165,7 @@ class DownstreamTask(Task):
         said = model.probabilities(batch["images"])
         if not self.classifies:
             return images.grid(self._outlined(batch, self._foreground_of(said, 0.5)), 4)
-        rows = np.linspace(0, self.data.counts[self.watched] - 1, len(said)).round().astype(int)
+        rows = self.data.real.spread_rows(self.watched, SHEET)
         colors = self._frames(said.argmax(-1), self._truth(self.watched)[rows])
         pictures = images.as_rgb(batch["images"], "image")
         framed = [framed_in(*pair) for pair in zip(pictures, colors, strict=True)]
@@ -175,9 +175,8 @@ class DownstreamTask(Task):
         return self.data.labels(split)
 
     def _foreground_of(self, said: Array, threshold: float) -> npt.NDArray[np.bool_]:
-        if self.problem.exclusive:
-            return np.asarray(said.argmax(-1) > 0)
-        return np.asarray((said > threshold).any(-1))
+        masks = self.problem.masks(said, threshold)
+        return np.asarray((masks[..., 1:] if self.problem.exclusive else masks).any(-1))
 
     # Scores ---------------------------------------------------------------------------------
 
@@ -216,25 +215,16 @@ class DownstreamTask(Task):
             yield batch, model.probabilities(batch["images"])
 
     def _counts(self, batch: dict[str, Array], said: Array, threshold: float) -> Array:
-        truth = _masks(batch)
-        if self.problem.exclusive:
-            chosen = np.eye(said.shape[-1], dtype=bool)[said.argmax(-1)]
-        else:
-            chosen = said > threshold
-        return segmentation.pixel_counts(truth > 0.5, chosen)
+        return segmentation.pixel_counts(_masks(batch) > 0.5, self.problem.masks(said, threshold))
 
     def _scores(self, said: Classified | Segmented, threshold: float) -> dict[str, float]:
         if isinstance(said, Segmented):
             found = segmentation.segmentation_scores(
                 said.counts, self.problem.classes, background=self.problem.exclusive
             )
-        elif self.problem.positive is not None:
-            column = self.problem.positive
-            found = classification.binary_scores(
-                said.truth == column, said.scores[:, column], threshold
-            )
         else:
-            found = classification.multiclass_scores(said.truth, said.scores)
+            positive = self.problem.positive
+            found = classification.scores_of(said.truth, said.scores, positive, threshold)
         return {name: float(value) for name, value in found.items()}
 
     # The end --------------------------------------------------------------------------------
@@ -354,9 +344,9 @@ class DownstreamTask(Task):
         said = model.probabilities(batch["images"])
         pictures = images.as_rgb(batch["images"], "image")
         if self.classifies:
-            rows = np.linspace(0, self.data.counts[split] - 1, len(said)).round().astype(int)
-            truth = self._truth(split)[rows]
-            colors = self._frames(self._decided(said, threshold), truth)
+            classes = self._truth(split)[self.data.real.spread_rows(split, EXAMPLES)]
+            decided = classification.decided(said, self.problem.positive, threshold)
+            colors = self._frames(decided, classes)
             cells = [framed_in(*pair) for pair in zip(pictures, colors, strict=True)]
             caption = (
                 f"Pictures of the {split} split; framed green where the class is right, else red."
@@ -385,12 +375,6 @@ class DownstreamTask(Task):
             GREEN if s == t else BLUE if m else RED
             for s, t, m in zip(said, truth, missed, strict=True)
         ]
-
-    def _decided(self, said: Array, threshold: float) -> Array:
-        positive = self.problem.positive
-        if positive is None:
-            return np.asarray(said.argmax(-1))
-        return np.where(said[:, positive] >= threshold, positive, 1 - positive)
 
     def _summary(
         self,

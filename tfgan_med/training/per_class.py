@@ -106,6 +106,6 @@ def open_runs(parent: Path, changes: Sequence[str] = ()) -> Iterator[ClassRun]:
 
 
 def _finished(place: Path, changes: Sequence[str]) -> bool:
-    """Whether a run has its card, which is written last, and is not to be made longer."""
+    """Whether a run has ended and is not to be made longer."""
     longer = any(change.startswith(("train.steps", "train.epochs")) for change in changes)
-    return (place / "MODEL_CARD.md").is_file() and not longer
+    return run_folder.is_finished(place) and not longer

@@ -124,12 +124,6 @@ class Predictor:
             return np.asarray(said.mean(axis=0))
         return fitting.unfit(said, placement, nearest=False)
 
-    def masks(self, said: Array) -> npt.NDArray[np.bool_]:
-        """Masks `(height, width, classes)` from probabilities; a label map gives one class each."""
-        if self.problem.exclusive:
-            return np.asarray(np.eye(said.shape[-1], dtype=bool)[said.argmax(-1)])
-        return np.asarray(said > self.threshold)
-
 
 def open_input(predictor: Predictor, source: str | None, split: str) -> ImageSet:
     """The pictures to predict on.
@@ -208,12 +202,7 @@ def _write_classes(
 ) -> Predicted:
     classes = predictor.problem.classes
     scores = np.stack(list(said))
-    positive = predictor.problem.positive
-    if positive is None:
-        decided = scores.argmax(-1)
-    else:
-        yes = scores[:, positive] >= predictor.threshold
-        decided = np.where(yes, positive, 1 - positive)
+    decided = classification.decided(scores, predictor.problem.positive, predictor.threshold)
     table = folder / "predictions.csv"
     header = ["file", "said", "truth", *(f"p {name}" for name in classes)]
     rows = [
@@ -229,13 +218,11 @@ def _class_scores(
     predictor: Predictor, records: Sequence[Record], scores: Array
 ) -> dict[str, float]:
     """Scores, if all pictures have one of the run's classes."""
-    classes, positive = predictor.problem.classes, predictor.problem.positive
+    classes = predictor.problem.classes
     if any(record.label not in classes for record in records):
         return {}
     truth = np.array([classes.index(str(record.label)) for record in records])
-    if positive is None:
-        return classification.multiclass_scores(truth, scores)
-    return classification.binary_scores(truth == positive, scores[:, positive], predictor.threshold)
+    return classification.scores_of(truth, scores, predictor.problem.positive, predictor.threshold)
 
 
 # Masks --------------------------------------------------------------------------------------------
@@ -248,7 +235,7 @@ def _write_masks(
     counts: list[Array] = []
     rows = []
     for record, name, probabilities in zip(records, names, said, strict=True):
-        masks = predictor.masks(probabilities)
+        masks = predictor.problem.masks(probabilities, predictor.threshold)
         _write_mask(predictor, masks, folder, name)
         rows.append([record.id, *(f"{share:.6f}" for share in masks.mean(axis=(0, 1)))])
         truth = _truth(predictor, record, masks.shape[:2])

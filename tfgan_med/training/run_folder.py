@@ -62,6 +62,11 @@ def _numbered(runs_dir: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in matches.items() if match}
 
 
+def is_finished(run: Path) -> bool:
+    """Whether a run has its card, which is written last."""
+    return (run / "MODEL_CARD.md").is_file()
+
+
 def check_place(runs_dir: Path) -> None:
     """Make the folder of runs; UserError if it cannot be one. Asked before data are read."""
     try:
