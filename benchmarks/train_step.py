@@ -12,9 +12,10 @@ Peak memory is the largest resident memory of the process, the framework include
 networks and pictures tiny and says only whether everything runs.
 
 Cases: Pix2Pix at 128 px with a batch of 8 and at 256 px with 1, DCGAN at 64 px with 64, CycleGAN at
-128 px with 1, FastGAN at 256 px with 8 (reconstruction by L1), U-Net at 128 px with 8, VGG16 with a
-frozen base at 128 px with 16, on pictures and on the maps of its base that are computed once; all
-else as the defaults have it.
+128 px with 1, FastGAN at 256 px with 8 (reconstruction by L1), SNGAN at 64 px with 16, in two parts
+for two updates of the discriminator instead of five, U-Net at 128 px with 8, VGG16 with a frozen
+base at 128 px with 16, on pictures and on the maps of its base that are computed once; all else as
+the defaults have it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "bfloat16")
 TORCH_FORMS = ("channels_last", "contiguous", "compile")
-MODELS = ("pix2pix", "dcgan", "cyclegan", "fastgan", "unet", "vgg16", "vgg16_features")
+MODELS = ("pix2pix", "dcgan", "cyclegan", "fastgan", "sngan", "unet", "vgg16", "vgg16_features")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -69,6 +70,7 @@ CASES = (
     Case("dcgan", 64, 64),
     Case("cyclegan", 128, 1),
     Case("fastgan", 256, 8),
+    Case("sngan", 64, 16),
     Case("unet", 128, 8),
     Case("vgg16", 128, 16),
     Case("vgg16_features", 128, 16),
@@ -78,6 +80,7 @@ QUICK_CASES = (
     Case("dcgan", 32, 4, narrow=8),
     Case("cyclegan", 32, 1, narrow=8),
     Case("fastgan", 64, 2, narrow=8),
+    Case("sngan", 32, 4, narrow=8),
     Case("unet", 32, 2, narrow=8),
     Case("vgg16", 32, 2),
     Case("vgg16_features", 32, 2),
@@ -254,6 +257,7 @@ def build(case: Case) -> System:
         "dcgan": build_dcgan,
         "cyclegan": build_cyclegan,
         "fastgan": build_fastgan,
+        "sngan": build_sngan,
         "unet": build_unet,
         "vgg16": build_vgg16,
         "vgg16_features": build_vgg16,
@@ -284,6 +288,12 @@ def build_fastgan(case: Case) -> System:
     from tfgan_med.models.fastgan import FastGAN, FastGANConfig
 
     return FastGAN(FastGANConfig(recon="l1", **_bases(case)), case.image_size, (3,))
+
+
+def build_sngan(case: Case) -> System:
+    from tfgan_med.models.sngan import SNGAN, SNGANConfig
+
+    return SNGAN(SNGANConfig(n_dis=2, **_bases(case)), case.image_size, (3,))
 
 
 def build_unet(case: Case) -> System:

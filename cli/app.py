@@ -23,6 +23,7 @@ from . import (
     generate,
     predict,
     quiet,
+    select,
     train,
     translate,
     weights,
@@ -64,6 +65,7 @@ app.command()(doctor.doctor)
 app.add_typer(data.app)
 app.add_typer(evaluate.app)
 app.add_typer(experiment.app)
+app.add_typer(select.app)
 app.add_typer(weights.app)
 
 

@@ -49,12 +49,13 @@ def load_tensorflow() -> None:
         UserError: if it cannot be imported, with the cure.
     """
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
     except ImportError as error:
         raise UserError(
             f"TensorFlow cannot be imported ({error}). Install it with `python -m pip install "
             "tensorflow`; `tfgan-med doctor` says more."
         ) from None
+    tensorflow.get_logger().setLevel("ERROR")  # it warns of functions we mean to trace again
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`tfgan-med experiment`: does it help? Arms and repeats from a file to a report."""
+"""`tfgan-med experiment`: arms, or subsets, and repeats from a file to a report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from tfgan_med.errors import UserError
 from . import common
 
 if TYPE_CHECKING:
+    from tfgan_med.experiments.conducting import Conductor
     from tfgan_med.experiments.running import Ending
+    from tfgan_med.experiments.subset_conducting import SubsetConductor
 
 app = typer.Typer(
     name="experiment",
-    help="Measure whether synthetic pictures help: arms, repeats, statistics, report.",
+    help="Measure whether synthetic pictures help, or which subset to learn from; with a report.",
     no_args_is_help=True,
 )
 
@@ -55,6 +57,9 @@ def run(
 ) -> None:
     """Run the experiment of CONFIG: train generators, make pictures, train every arm, report.
 
+    A file with the block `subsets` is a subset study: choose few pictures in several ways, train
+    generators on each choice, measure what they make, report.
+
     Every training, generation and measurement is a process with a folder of its own. What is
     finished is never done twice; a changed setting repeats what depends on it. Ctrl-C saves, and
     the same command goes on.
@@ -69,28 +74,45 @@ def run(
 
         tfgan-med experiment run configs/chest_skin/tuberculosis.yaml --scale small --jobs 2
 
-    With other repeats, and one more step:
+    With other repeats; and a subset study:
 
         tfgan-med experiment run study.yaml --set seeds=[0,1,2,3,4]
+
+        tfgan-med experiment run configs/kss_bsa/kss_bsa.yaml --scale small
     """
     config = config or quickstart()
     if not config.is_file():
         raise UserError(f"{config}: no such file. Name the YAML file of an experiment.")
-    from tfgan_med.experiments import protocol
-
-    experiment = protocol.read(config, scale, change or [])
-    common.load_tensorflow()
-    from tfgan_med.experiments.conducting import Conductor
-    from tfgan_med.experiments.progress import View
-
     again = shlex.join(["tfgan-med", *sys.argv[1:]])
-    folder = out / experiment.experiment
-    conductor = Conductor(experiment, folder, config.absolute().parent, scale, again)
+    conductor = _conductor(config, scale, change or [], out, again)
+    folder = conductor.called
     if dry_run:
         _say_plan(conductor.dry_run(), as_json, quiet)
         return
+    from tfgan_med.experiments.progress import View
+
     ending = conductor.run(jobs, View(quiet))
     _conclude(ending, folder, again, as_json, quiet)
+
+
+def _conductor(
+    config: Path, scale: str | None, changes: list[str], out: Path, again: str
+) -> Conductor | SubsetConductor:
+    """Settings are read before TensorFlow is: their faults are told at once."""
+    from tfgan_med.experiments import protocol, subset_protocol
+
+    base = config.absolute().parent
+    if subset_protocol.is_study(config):
+        study = subset_protocol.read(config, scale, changes)
+        common.load_tensorflow()
+        from tfgan_med.experiments.subset_conducting import SubsetConductor
+
+        return SubsetConductor(study, out / study.experiment, base, scale, again)
+    experiment = protocol.read(config, scale, changes)
+    common.load_tensorflow()
+    from tfgan_med.experiments.conducting import Conductor
+
+    return Conductor(experiment, out / experiment.experiment, base, scale, again)
 
 
 def quickstart() -> Path:
@@ -145,9 +167,15 @@ def _name_failed(ending: Ending) -> None:
 
 
 def _report(folder: Path) -> Path:
-    from tfgan_med.experiments.report import write_report
+    from tfgan_med.experiments.reading import read_summary
 
-    return write_report(folder)
+    if read_summary(folder, {}).get("kind") == "subsets":
+        from tfgan_med.experiments import subset_report
+
+        return subset_report.write_report(folder)
+    from tfgan_med.experiments import report as arms_report
+
+    return arms_report.write_report(folder)
 
 
 @app.command()

@@ -88,6 +88,15 @@ def export(
             rich_help_panel=_NETWORK,
         ),
     ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--class",
+            metavar="NAME",
+            help="Of a conditional run: which class.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
     runs: Runs = Path("runs"),
     force: Annotated[
         bool, typer.Option("--force", help="Replace an older export in the output folder.")
@@ -123,9 +132,14 @@ def export(
     }
     if form in NETWORKS:
         _refuse(marks, form)
-        _export_network(what, form, out, checkpoint, direction, runs, force, as_json, quiet)
+        _export_network(what, form, out, checkpoint, direction, label, runs, force, as_json, quiet)
         return
-    _refuse({"--checkpoint": checkpoint != "final", "--direction": direction is not None}, form)
+    networks = {
+        "--checkpoint": checkpoint != "final",
+        "--direction": direction is not None,
+        "--class": label is not None,
+    }
+    _refuse(networks, form)
     _refuse({option: marks[option] for option in marks if option not in _TAKES[form]}, form)
     from tfgan_med.data.export.items import Options
 
@@ -237,6 +251,7 @@ def _export_network(
     out: Path | None,
     checkpoint: str,
     direction: str | None,
+    label: str | None,
     runs: Path,
     force: bool,
     as_json: bool,
@@ -247,13 +262,14 @@ def _export_network(
     from tfgan_med.training import export_network, run_folder
 
     run = run_folder.find_run(what, runs)
-    name = form if way is None else f"{form}-{way}"
+    name = "-".join([form, *filter(None, (way, label and run_folder.slug(label)))])
     done = export_network.export_network(
         run,
         form,
         out or run / "exported" / name,
         checkpoint=checkpoint,
         direction=way,
+        label=label,
         replace=force,
     )
     result = {

@@ -38,14 +38,20 @@ def generate(
     out: Out = None,
     per_class: Annotated[
         bool,
-        typer.Option("--per-class", help="COUNT of each class; for runs of `train --per-class`."),
+        typer.Option("--per-class", help="COUNT of each class; for runs that learned them apart."),
     ] = False,
+    label: Annotated[
+        str | None,
+        typer.Option("--class", metavar="NAME", help="Pictures of one class of a conditional run."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=MAX_SEED, help="Of the latent vectors (or dropout noise).")
     ] = 0,
     truncation: Annotated[
         float | None,
-        typer.Option(metavar="T", help="Draw latent values from [-T, T]: less various, safer."),
+        typer.Option(
+            metavar="T", help="Draw latent values from [-T, T]: less various, safer; inf: no bound."
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="png, npz or tfrecord.")] = "png",
     interpolate: Annotated[
@@ -124,17 +130,25 @@ def generate(
         return
     foreign = {"--split": split is not None, "--direction": direction is not None}
     _refuse(foreign, path, "makes pictures from latent vectors, not from conditions")
-    _check_classes(path, list(classes), per_class, interpolate is not None)
+    at_will = () if classes else sampling.classes_at_will(path)
+    if at_will:
+        _check_at_will(path, at_will, per_class, label, interpolate is not None)
+    else:
+        _refuse({"--class": label is not None}, path, "is not a conditional run")
+        _check_classes(path, list(classes), per_class, interpolate is not None)
     order = sampling.Order(count, seed, truncation, form)
     if interpolate is not None:
         idle = {"--count": count is not None, "--format": form != "png"}
         _refuse(idle, path, "makes a strip and a film with --interpolate")
-        _interpolate(path, interpolate, steps or 9, shape or "both", order, out, checkpoint,
+        _interpolate(path, label, interpolate, steps or 9, shape or "both", order, out, checkpoint,
                      force, as_json, quiet)  # fmt: skip
         return
     idle = {"--steps": steps is not None, "--path": shape is not None}
     _refuse(idle, path, "makes a set without --interpolate A B")
-    _generate(path, list(classes.values()) or [path], order, out or path / "generated", checkpoint,
+    parts: list[tuple[Path, str | None]] = [(part, None) for part in classes.values() or [path]]
+    if at_will:
+        parts = [(path, name) for name in ([label] if label else at_will)]
+    _generate(path, parts, order, out or path / "generated", checkpoint,
               force, as_json, quiet)  # fmt: skip
 
 
@@ -161,9 +175,26 @@ def _check_classes(run: Path, classes: list[str], per_class: bool, one_needed: b
         )
 
 
+def _check_at_will(
+    run: Path, classes: tuple[str, ...], per_class: bool, label: str | None, one_needed: bool
+) -> None:
+    """UserError if it is open of which class a conditional run shall make pictures."""
+    named = ", ".join(classes[:3]) + (f" and {len(classes) - 3} more" if classes[3:] else "")
+    if label is not None and per_class:
+        raise UserError("--class and --per-class exclude each other. Leave one of them out.")
+    if label is None and (one_needed or not per_class):
+        each = "" if one_needed else "Add --per-class for pictures of each, or name one with "
+        raise UserError(
+            f"{run.name}: makes pictures of its classes at will ({named}). "
+            f"{each or 'Name one with '}--class {classes[0]}."
+        )
+    if label is not None and label not in classes:
+        raise UserError(f"--class {label}: the classes of {run.name} are {named}. Name one.")
+
+
 def _generate(
     path: Path,
-    parts: list[Path],
+    parts: list[tuple[Path, str | None]],
     order: Order,
     target: Path,
     checkpoint: str,
@@ -174,7 +205,7 @@ def _generate(
     from tfgan_med.training import sampling
 
     check_target(target, force)
-    samplers = [sampling.Sampler(part, checkpoint) for part in parts]
+    samplers = [sampling.Sampler(part, checkpoint, label=label) for part, label in parts]
     reached = 0
     try:
         with common.counting("Generating", (order.count or 1) * len(parts), quiet) as show:
@@ -217,6 +248,7 @@ def _next_step(target: Path, form: str) -> str:
 
 def _interpolate(
     path: Path,
+    label: str | None,
     ends: tuple[int, int],
     steps: int,
     shape: str,
@@ -244,7 +276,7 @@ def _interpolate(
         raise UserError(
             f"{there[0]}: exists. Name another folder with --out, or replace it with --force."
         )
-    sampler = sampling.Sampler(path, checkpoint)
+    sampler = sampling.Sampler(path, checkpoint, label=label)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

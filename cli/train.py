@@ -29,6 +29,12 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
     ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="bsa: the sngan run (or published file) to adapt; number or folder."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps; wins over epochs.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, jitter and noise.")] = None,
@@ -83,6 +89,10 @@ def train(
 
         tfgan-med train dcgan --data xrays/ --set data.image_size=64 --per-class
 
+    A generator that has learned other pictures, adapted to fifty:
+
+        tfgan-med train bsa --source 3 --data faces/
+
     Ctrl-C saves and stops; `tfgan-med train --resume last` goes on.
     """
     changes = [
@@ -105,6 +115,8 @@ def train(
     if epochs is not None and steps is None:
         changes.append("train.steps=null")  # the quick start counts steps
     common.load_tensorflow()
+    if source is not None:
+        changes += _settings_of({"model.source": _source(source, model, out)})
     from tfgan_med.training import per_class as classes
     from tfgan_med.training import run_folder, settings
     from tfgan_med.training.fit import resume_settings
@@ -209,10 +221,24 @@ def _train_one(
         common.note(_next_step(result), show.quiet)
 
 
+PATHS = ("data.path", "model.source")
+
+
+def _source(source: str, model: str | None, runs: Path) -> Path:
+    """What `bsa` adapts: a file, or a run by folder, number or `last`."""
+    if model is not None and model != "bsa":
+        raise UserError(f"--source: is of bsa, which adapts a run; {model} begins anew.")
+    if Path(source).is_file():
+        return Path(source).absolute()
+    from tfgan_med.training import run_folder
+
+    return run_folder.find_run(source, runs).absolute()
+
+
 def _settings_of(options: dict[str, Any]) -> list[str]:
     """Options as `--set` changes; text is quoted so that YAML reads it as text."""
     return [
-        f"{key}={value if key != 'data.path' else _quoted(str(value))}"
+        f"{key}={_quoted(str(value)) if key in PATHS else value}"
         for key, value in options.items()
         if value is not None
     ]

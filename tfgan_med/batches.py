@@ -6,7 +6,7 @@ Images are float32 in [-1, 1], NHWC. Conditions are images, binary masks of one 
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 Tensor = Any  # tf.Tensor; TensorFlow is untyped here and not imported at this level
 
@@ -22,6 +22,8 @@ class ImageBatch(TypedDict):
     """Pictures without a condition; masks that are made together with them are further channels."""
 
     images: Tensor  # (batch, size, size, image + mask channels), [-1, 1]
+    rows: NotRequired[Tensor]  # (batch,) int64, which pictures of the training split; in training
+    labels: NotRequired[Tensor]  # (batch,) int64, numbers of their classes, -1 without; likewise
 
 
 class DomainBatch(TypedDict):

@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw
 from tfgan_med import files
 from tfgan_med.errors import UserError
 from tfgan_med.evaluation import sheets
-from tfgan_med.experiments import figures, report, tables, typesetting, values, wording
+from tfgan_med.experiments import figures, pages, report, tables, typesetting, values, wording
 
 Json = dict[str, Any]
 
@@ -444,7 +444,7 @@ def test_pictures_are_described_and_small_enough(written: Path, tmp_path: Path) 
     assert all(page.values("alt")) and len(page.values("alt")) == 7
     noise = np.random.default_rng(0).integers(0, 256, (900, 4000, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "large.png")
-    shown = report.embedded(tmp_path, "large.png")
+    shown = pages.embedded(tmp_path, "large.png")
     assert shown is not None and (shown.width, shown.height) == (1600, 360)
     data = base64.b64decode(shown.source.partition(",")[2])
     with Image.open(io.BytesIO(data)) as opened:

@@ -14,7 +14,11 @@ from tfgan_med.experiments.planning import Planner
 from tfgan_med.experiments.real_data import open_real
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-STUDIES = sorted(path for path in CONFIGS.rglob("*.yaml") if "experiment" in config.load_yaml(path))
+STUDIES = sorted(
+    path
+    for path in CONFIGS.rglob("*.yaml")
+    if "experiment" in (values := config.load_yaml(path)) and "subsets" not in values
+)
 
 
 @pytest.fixture(params=STUDIES, ids=lambda path: path.stem)

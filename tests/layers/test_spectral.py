@@ -16,6 +16,7 @@ from tfgan_med.layers.spectral import (
     SpectralConv2D,
     SpectralConv2DTranspose,
     SpectralDense,
+    SpectralEmbedding,
     power_iteration,
 )
 from tfgan_med.networks.initialization import normal_weights
@@ -337,3 +338,101 @@ def test_saved_weights_hold_u(tmp_path: Path) -> None:
     assert len(model.weights) == 9  # kernel, bias and u of three layers
     for old, new in zip(model.weights, other.weights, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+# The table of the projection discriminator
+
+
+def table(classes: int = 7, channels: int = 4, **options: Any) -> SpectralEmbedding:
+    layer = SpectralEmbedding(
+        classes, channels, embeddings_initializer=normal_weights(3, "table"), **options
+    )
+    layer.build((None,))
+    return layer
+
+
+def table_norm(layer: SpectralEmbedding) -> float:
+    values = layer.embeddings.numpy().astype(np.float64)
+    return float(np.linalg.svd(values, compute_uv=False)[0])
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(7, 4), (2, 16), (40, 3)])
+def test_the_norm_of_a_table_becomes_one(classes: int, channels: int) -> None:
+    layer = table(classes, channels)
+    for _ in range(100):
+        layer.iterate()
+    rows = np.asarray(layer(tf.range(classes)))
+    assert rows.shape == (classes, channels)
+    assert np.linalg.svd(rows, compute_uv=False)[0] == pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(rows * table_norm(layer), layer.embeddings, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32"])
+def test_rows_are_those_of_the_labels_and_none_of_no_class(kind: str) -> None:
+    layer = table()
+    labels = tf.constant([6, 0, 0, -1], kind)
+    rows = layer(labels)
+    expected = np.asarray(layer.normalized_kernel())
+    np.testing.assert_array_equal(rows[:3], expected[[6, 0, 0]])
+    np.testing.assert_array_equal(rows[3], np.zeros(4))
+
+
+def test_looking_up_leaves_u_alone_and_an_iteration_moves_it() -> None:
+    layer = table()
+    before = layer.u.numpy()
+    layer(tf.range(7), training=True)
+    layer(tf.range(7), training=False)
+    np.testing.assert_array_equal(layer.u, before)
+    layer.iterate()
+    assert not np.array_equal(layer.u, before)
+    assert [v.name for v in layer.trainable_weights] == ["embeddings"]
+    assert [v.name for v in layer.non_trainable_weights] == ["u"]
+
+
+def test_the_gradient_of_a_table_is_dense_and_that_of_finite_differences() -> None:
+    layer, labels = table(), tf.constant([1, 5, 1])
+    target = tf.random.stateless_normal((3, 4), (4, 5))
+
+    def loss() -> tf.Tensor:
+        return tf.reduce_sum(layer(labels) * target)
+
+    with tf.GradientTape() as tape:
+        value = loss()
+    gradient = np.asarray(tape.gradient(value, layer.embeddings.value))
+    assert gradient[3].any()  # sigma depends on the rows of all classes
+    start = layer.embeddings.numpy()
+    for trial in range(3):
+        direction = tf.random.stateless_normal(start.shape, (trial, 9)).numpy() * 0.02
+        sides = []
+        for sign in (1, -1):
+            layer.embeddings.assign(start + sign * 0.05 * direction)
+            sides.append(float(loss()))
+        scale = np.linalg.norm(gradient) * np.linalg.norm(direction)
+        slope = (sides[0] - sides[1]) / 0.1
+        assert slope == pytest.approx(float((gradient * direction).sum()), abs=1e-3 * float(scale))
+
+
+def test_a_table_is_float32_inside_under_mixed_precision() -> None:
+    reference, layer = table(), table(dtype="mixed_float16")
+    layer.embeddings.assign(reference.embeddings * 1e7)
+    rows = layer(tf.range(7))
+    assert rows.dtype == tf.float16
+    np.testing.assert_allclose(tf.cast(rows, tf.float32), reference(tf.range(7)), atol=1e-3)
+
+
+def test_a_clone_and_saved_weights_of_a_table_keep_u(tmp_path: Path) -> None:
+    def model(seed: int) -> keras.Model:
+        labels = keras.Input((), dtype="int64")
+        start = normal_weights(seed, "table")
+        return keras.Model(labels, SpectralEmbedding(7, 4, embeddings_initializer=start)(labels))
+
+    first, other = model(0), model(1)
+    for _ in range(3):
+        power_iteration(first)
+    clone = keras.models.clone_model(first)
+    clone.set_weights(first.get_weights())
+    first.save_weights(tmp_path / "x.weights.h5")
+    other.load_weights(tmp_path / "x.weights.h5")
+    for copy in (clone, other):
+        np.testing.assert_array_equal(directions(copy)[0], directions(first)[0])
+        np.testing.assert_array_equal(copy(tf.range(7)), first(tf.range(7)))

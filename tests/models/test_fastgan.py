@@ -578,7 +578,7 @@ def test_an_image_is_a_function_of_its_latent_vector_alone(sampler: FastGAN) -> 
 def test_samples_come_from_statistics_of_the_averaged_weights(sampler: FastGAN) -> None:
     source = sampler.average("generator")
     norm = "up4_norm"
-    latents = tf.concat(list(sampler._calibration_latents(5)), axis=0)
+    latents = tf.concat(list(sampler.calibration_inputs(5)), axis=0)
     before = keras.Model(source.input, source.get_layer(norm).input)(latents)
     expected = tf.reduce_mean(before, axis=(0, 1, 2))
     found = sampler._sampler.get_layer(norm).moving_mean  # type: ignore[union-attr]

@@ -95,27 +95,34 @@ class DecodedSet:
         """Names of the pictures of a split in order: item ids, tiles with `#2` and so on."""
         return self._table(split, self.image_size).names
 
-    def row_records(self, split: Split) -> tuple[Record, ...]:
-        """The item of each picture of a split, in order; tiles repeat theirs."""
+    def row_records(self, split: Split, size: int | None = None) -> tuple[Record, ...]:
+        """The item of each picture of a split, in order; tiles repeat theirs.
+
+        Args:
+            size: side of the tiles; `load_size` for the rows of `training_items`.
+        """
         return tuple(
             record
             for record in self.records(split)
-            for _ in range(self._num_tiles(record, self.image_size))
+            for _ in range(self._num_tiles(record, size or self.image_size))
         )
 
     def readers(self, split: Split) -> tuple[Reader, ...]:
         """By role, the function from a row of a split to its stored picture."""
         return self._table(split, self.image_size).readers
 
-    def training_items(self, start: int, seed: int, domain: int = 0) -> tf.data.Dataset:
+    def training_items(
+        self, start: int, seed: int, domain: int = 0, numbered: bool = False
+    ) -> tf.data.Dataset:
         """Stored pictures, shuffled and jittered, without end.
 
         Args:
             start: items already seen: the same items follow as without a stop.
             seed: fixes order and jitter together with epoch and index.
             domain: see `item_at`.
+            numbered: give the row of the pictures in the training split too.
         Returns:
-            Elements are tuples with the stored picture of each role.
+            Elements are tuples with the stored picture of each role, then the row.
         """
         table = self._table("train")
         config = self._config
@@ -124,7 +131,8 @@ class DecodedSet:
         def item(position: tf.Tensor) -> tuple[tf.Tensor, ...]:
             epoch, index = item_at(position, len(table), seed, domain)
             pictures = [read(index) for read in table.readers]
-            return tuple(jitter(pictures, seed, epoch, index, domain))
+            jittered = jitter(pictures, seed, epoch, index, domain)
+            return (*jittered, index) if numbered else tuple(jittered)
 
         positions = tf.data.Dataset.range(start, tf.int64.max)
         return positions.map(item, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tfgan_med.batches import DomainBatch, ImageBatch, PairedBatch
@@ -123,9 +125,35 @@ class ImageData(Batches):
     def __init__(self, decoded: DecodedSet) -> None:
         super().__init__(decoded)
         self.encodings = decoded.encodings
+        self._labels = self._training_labels()
+
+    def train_batches(self, batch_size: int, seed: int, start_step: int = 0) -> tf.data.Dataset:
+        """As `Batches.train_batches`; batches say which pictures they hold and of which class."""
+        start = start_step * batch_size
+        items = self.decoded.training_items(start, seed, numbered=True)
+        return _batched(items, batch_size, self._numbered_batch, drop_remainder=True)
+
+    def _numbered_batch(self, *stored: tf.Tensor) -> ImageBatch:
+        *pictures, rows = stored
+        return {
+            **self._batch(*pictures),
+            "rows": rows,
+            "labels": tf.gather(tf.constant(self._labels, tf.int64), rows),
+        }
 
     def _batch(self, *stored: tf.Tensor) -> ImageBatch:
         return {"images": tf.concat(self.decoded.tensors(*stored), axis=-1)}
+
+    def spread_labels(self, count: int) -> npt.NDArray[np.int64]:
+        """Class numbers of `count` pictures in the proportions of the training split."""
+        rows = np.linspace(0, len(self._labels) - 1, count).round().astype(np.int64)
+        return np.asarray(self._labels, np.int64)[rows]
+
+    def _training_labels(self) -> list[int]:
+        """Number of the class of each training picture, -1 without."""
+        numbers = self.decoded.classes()
+        records = self.decoded.row_records("train", self.decoded.load_size)
+        return [-1 if record.label is None else numbers[record.label] for record in records]
 
     def fingerprint(self) -> dict[str, Any]:
         """As `PairedData.fingerprint`; `target` is the role of the picture."""

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tfgan_med import files
 from tfgan_med.config import Config, as_yaml
@@ -22,7 +22,26 @@ from tfgan_med.config import Config, as_yaml
 FORMAT = 1
 """Raise it when the same settings come to mean something else."""
 
-Kind = Literal["gan", "generate", "measure", "grid", "arm"]
+Kind = Literal["source", "select", "gan", "generate", "measure", "grid", "arm"]
+
+
+class Work(Protocol):
+    """Cells to work off, as a plan has them.
+
+    Attributes:
+        cells: in an order in which each follows what it needs.
+        undecided: cells that are not known yet.
+    """
+
+    @property
+    def cells(self) -> tuple[Cell, ...]: ...
+
+    @property
+    def undecided(self) -> int: ...
+
+    def by_name(self) -> dict[str, Cell]:
+        """The cells by the names of their folders."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import Any
 
 from tfgan_med import files
 from tfgan_med.errors import DataError, UserError
-from tfgan_med.experiments import guards, protocol, real_data, summary
+from tfgan_med.experiments import forecast, guards, protocol, real_data, summary
 from tfgan_med.experiments.cells import Cell, Store, digest
 from tfgan_med.experiments.guards import Finding
-from tfgan_med.experiments.planning import Plan, Planner, Pool
+from tfgan_med.experiments.planning import Planner, Pool
 from tfgan_med.experiments.progress import View
 from tfgan_med.experiments.protocol import Experiment
+from tfgan_med.experiments.real_data import RealData
 from tfgan_med.experiments.running import Ending, Runner
 from tfgan_med.training import run_folder
 from tfgan_med.training.progress import duration
@@ -76,46 +77,14 @@ class Conductor:
     def dry_run(self) -> dict[str, Any]:
         """The plan as JSON values."""
         plan = self.planner.plan()
-        cells = [self._told(cell, plan) for cell in plan.cells]
-        seconds = [cell["seconds"] for cell in cells if not cell["done"]]
-        unknown = sum(value is None for value in seconds) + plan.undecided
         return {
             "experiment": self.experiment.experiment,
             "folder": str(self.called),
             "data": {split: self.real.counts(split) for split in ("train", "val", "test")},
-            "cells": cells,
-            "undecided": plan.undecided,
-            "done": sum(cell["done"] for cell in cells),
-            "seconds": round(sum(filter(None, seconds)), 1),
-            "unknown": unknown,
+            **forecast.of(plan, self.store),
             "pictures": {name: pool.made for name, pool in plan.pools.items()},
             "notices": self.planner.notices,
         }
-
-    def _told(self, cell: Cell, plan: Plan) -> dict[str, Any]:
-        done = self.store.is_done(cell)
-        return {
-            "cell": cell.name,
-            "kind": cell.kind,
-            "label": cell.label,
-            "steps": cell.steps,
-            "state": self.store.record(cell).get("state", "new"),
-            "done": done,
-            "seconds": None if done else self._estimate(cell, plan),
-        }
-
-    def _estimate(self, cell: Cell, plan: Plan) -> float | None:
-        """Seconds, as its finished siblings took: per step of the same system, or each."""
-        rates = []
-        for other in plan.cells:
-            if other.kind != cell.kind or not self.store.is_done(other):
-                continue
-            seconds = float(self.store.record(other).get("seconds", 0.0))
-            if cell.steps and other.about.get("system") == cell.about.get("system"):
-                rates.append(seconds / (other.steps or 1) * cell.steps)
-            elif not cell.steps:
-                rates.append(seconds)
-        return round(sum(rates) / len(rates), 1) if rates else None
 
     # Running --------------------------------------------------------------------------------
 
@@ -142,16 +111,9 @@ class Conductor:
 
     def _write_what_is_known(self, view: View) -> None:
         folder = self.store.folder
-        known = folder / real_data.DATA
-        if known.is_file() and files.read_json(known).get("sha256") != self.real.fingerprint():
-            view.warn(
-                "the pictures or their splits are not what they were. What depends on them is "
-                "computed anew; what is there already is kept."
-            )
+        write_data(self.real, folder / real_data.DATA, view)
         files.write_text(folder / YAML, protocol.as_yaml(self.experiment, folder))
-        real_data.write(self.real, known)
-        if not (folder / BEGUN).is_file():
-            files.write_json(folder / BEGUN, {"created": run_folder.now(), "scale": self.scale})
+        begin(folder, self.scale)
 
     def _summarize(self, ending: Ending, view: View) -> None:
         plan = self.planner.plan()
@@ -279,6 +241,22 @@ class Conductor:
         files.write_json(path, {**_read(path), key: dict(value)})
 
 
+def write_data(real: RealData, path: Path, view: View) -> None:
+    """Write which pictures there are; warn if they are not those of an earlier start."""
+    if path.is_file() and files.read_json(path).get("sha256") != real.fingerprint():
+        view.warn(
+            "the pictures or their splits are not what they were. What depends on them is "
+            "computed anew; what is there already is kept."
+        )
+    real_data.write(real, path)
+
+
+def begin(folder: Path, scale: str) -> None:
+    """Note when an experiment was first begun."""
+    if not (folder / BEGUN).is_file():
+        files.write_json(folder / BEGUN, {"created": run_folder.now(), "scale": scale})
+
+
 def _of_masks(looked: guards.Copies) -> bool:
     """Masks are alike by nature; nobody expects a search for copies among them."""
     return "they are no pictures" in looked.reason
@@ -395,6 +373,8 @@ def outcome_lines(folder: Path) -> list[str]:
     if not path.is_file():
         return []
     told = json.loads(path.read_text(encoding="utf-8"))
+    if told.get("kind") == "subsets":
+        return [f"{c['title']}: {c['ours']}" for c in told["conclusions"] if c.get("ours")]
     lines = []
     for study in told["studies"]:
         for one in study["comparisons"]:

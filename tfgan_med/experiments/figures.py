@@ -7,61 +7,35 @@ by marker or line style.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from tfgan_med import files
 from tfgan_med.evaluation.canvas import fitted, new_figure, short
 from tfgan_med.experiments import wording
+from tfgan_med.experiments.drawings import (
+    COLORS,
+    FAINT,
+    INK,
+    LINE,
+    MARKERS,
+    REFERENCE,
+    SOFT,
+    Drawing,
+    save,
+)
 from tfgan_med.experiments.tables import verdicts
 
 Json = Mapping[str, Any]  # an object of summary.json
 
-_INK, _SOFT, _LINE, _FAINT, _REFERENCE = "#000000", "#404040", "#808080", "#e4e4e4", "#4d4d4d"
 _SERIES = "#0072b2"
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
-_MARKERS = "os^DvP"
 _VERDICTS = {"helps": ("#009e73", "^"), "hurts": ("#d55e00", "v")}
 _RIGHT_FIELD, _WRONG_FIELD = "#0070b0", "#d45d01"  # fields and
 _ON_FIELD = "#fefefe"  # the white on them look alike in light and dark pages
-_PRINT_DPI = 200
-
-# What a page may change when it is dark: colors of the drawing to variables of its style sheet.
-PAGE_COLORS = {
-    _INK: "--ink",
-    "#ffffff": "--page",
-    _SOFT: "--soft",
-    _LINE: "--line",
-    _FAINT: "--faint",
-    _REFERENCE: "--reference",
-    "#0072b2": "--blue",
-    "#d55e00": "--orange",
-    "#009e73": "--green",
-}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure on disk.
-
-    Attributes:
-        name: stem of `figures/<name>.png` and `.svg`.
-        caption: what it shows, also for those who cannot see it.
-        wide: takes the whole width of a page.
-    """
-
-    name: str
-    caption: str
-    wide: bool = False
 
 
 def of(study: Json, folder: Path) -> dict[str, list[Drawing]]:
@@ -102,17 +76,17 @@ def differences(study: Json, folder: Path) -> Drawing:
     with new_figure(5.4, 1.25 + 0.4 * len(rows)) as figure:
         axes = figure.add_subplot()
         for y, row in enumerate(rows):
-            color, marker = _VERDICTS.get(row["verdict"], (_LINE, "o"))
+            color, marker = _VERDICTS.get(row["verdict"], (LINE, "o"))
             if row["detectable"] is not None:
                 reach = row["detectable"] * factor
-                axes.barh(y, 2 * reach, left=-reach, height=0.62, color=_FAINT, lw=0, zorder=1)
+                axes.barh(y, 2 * reach, left=-reach, height=0.62, color=FAINT, lw=0, zorder=1)
             if row["low"] is not None and row["high"] is not None:
                 axes.plot([row["low"] * factor, row["high"] * factor], [y, y], color=color, lw=2.4)
             axes.plot(
                 row["difference"] * factor, y, marker=marker, color=color, ms=8, mec="#ffffff",
                 mew=0.8, zorder=4,
             )  # fmt: skip
-        axes.axvline(0, color=_INK, lw=1, zorder=2)
+        axes.axvline(0, color=INK, lw=1, zorder=2)
         _name_rows(axes, [row["arm"] for row in rows])
         _right_names(axes, [row["verdict"] or wording.MISSING for row in rows])
         unit = " (percentage points)" if wording.is_share(main) else ""
@@ -127,7 +101,7 @@ def differences(study: Json, folder: Path) -> Drawing:
         )
         if any(row["detectable"] is not None for row in rows):
             caption += " Grey: effects too small for this test set to show."
-        return _save(figure, folder, f"differences-{_slug(study)}", caption)
+        return save(figure, folder, f"differences-{_slug(study)}", caption)
 
 
 def _measured(study: Json) -> list[Json]:
@@ -143,10 +117,10 @@ def seeds(study: Json, folder: Path) -> Drawing:
         axes = figure.add_subplot()
         for y, row in enumerate(rows):
             is_reference = row["arm"] == study["reference"]
-            color, marker = _VERDICTS.get(given.get(row["arm"], ""), (_LINE, "o"))
-            color, marker = (_REFERENCE, "D") if is_reference else (color, marker)
+            color, marker = _VERDICTS.get(given.get(row["arm"], ""), (LINE, "o"))
+            color, marker = (REFERENCE, "D") if is_reference else (color, marker)
             if is_reference:
-                axes.axvline(row["mean"] * factor, color=_REFERENCE, lw=1, ls=(0, (4, 2)), zorder=1)
+                axes.axvline(row["mean"] * factor, color=REFERENCE, lw=1, ls=(0, (4, 2)), zorder=1)
             if row["low"] is not None and row["high"] is not None:
                 axes.plot([row["low"] * factor, row["high"] * factor], [y, y], color=color, lw=2.4)
             axes.plot(
@@ -155,7 +129,7 @@ def seeds(study: Json, folder: Path) -> Drawing:
             )  # fmt: skip
             dots = [number * factor for number in row["values"] or [] if number is not None]
             axes.plot(
-                dots, [y + 0.26] * len(dots), ls="", marker="o", ms=4, mfc="none", mec=_SOFT,
+                dots, [y + 0.26] * len(dots), ls="", marker="o", ms=4, mfc="none", mec=SOFT,
                 mew=0.9, zorder=3,
             )  # fmt: skip
         _name_rows(axes, [row["arm"] for row in rows])
@@ -166,7 +140,7 @@ def seeds(study: Json, folder: Path) -> Drawing:
             f"{study['downstream']}: {wording.label(main)} of each arm on the test set with its "
             f"95 % interval. Circles: single seeds. Dashed: {study['reference']}."
         )
-        return _save(figure, folder, f"seeds-{_slug(study)}", caption)
+        return save(figure, folder, f"seeds-{_slug(study)}", caption)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -174,7 +148,7 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticklabels([short(name, 32) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=_FAINT, lw=0.8)
+    axes.grid(axis="x", color=FAINT, lw=0.8)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(6))
 
@@ -215,11 +189,11 @@ def curves(study: Json, metric: str, folder: Path) -> Drawing:
             axes = figure.add_subplot(down, across, i + 1, sharex=shared, sharey=shared)
             shared = shared or axes
             if arm != reference:
-                _draw_curves(axes, found, reference, factor, color=_REFERENCE, alpha=0.35, lw=1)
-            color = _REFERENCE if arm == reference else _SERIES
+                _draw_curves(axes, found, reference, factor, color=REFERENCE, alpha=0.35, lw=1)
+            color = REFERENCE if arm == reference else _SERIES
             _draw_curves(axes, found, arm, factor, color=color, alpha=0.9, lw=1.3)
             axes.set_title(short(arm, 30))
-            axes.grid(color=_FAINT, lw=0.8)
+            axes.grid(color=FAINT, lw=0.8)
             axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4))
             if i % across:
@@ -234,7 +208,7 @@ def curves(study: Json, metric: str, folder: Path) -> Drawing:
         if len(arms) > 1 and reference in arms:
             caption += f" Grey: {reference}."
         name = f"curves-{_slug(study)}-{wording.slug(metric)}"
-        return _save(figure, folder, name, caption, wide=across > 2)
+        return save(figure, folder, name, caption, wide=across > 2)
 
 
 def _draw_curves(
@@ -276,7 +250,7 @@ def confusion(study: Json, folder: Path) -> Drawing:
             f"{study['downstream']}: confusion matrices on the test set, pictures summed over "
             "seeds. Rows: truth. Color: share of the row."
         )
-        return _save(figure, folder, f"confusion-{_slug(study)}", caption, wide=across > 2)
+        return save(figure, folder, f"confusion-{_slug(study)}", caption, wide=across > 2)
 
 
 def _draw_matrix(axes: Axes, matrix: Sequence[Sequence[float]]) -> None:
@@ -294,7 +268,7 @@ def _draw_matrix(axes: Axes, matrix: Sequence[Sequence[float]]) -> None:
             text = f"{number:g}\n{share:.0%}" if size <= 4 and total else f"{number:g}"
             axes.text(
                 column, row, text, ha="center", va="center",
-                color=_ON_FIELD if share > 0.55 else _INK, size=9 if size <= 8 else 7,
+                color=_ON_FIELD if share > 0.55 else INK, size=9 if size <= 8 else 7,
             )  # fmt: skip
     axes.set(xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), aspect="equal")
     axes.tick_params(length=0)
@@ -323,9 +297,9 @@ def sweep(study: Json, folder: Path) -> Drawing:
         axes = figure.add_subplot()
         for entry in reference:
             if entry["low"] is not None and entry["high"] is not None:
-                axes.axhspan(entry["low"] * factor, entry["high"] * factor, color=_FAINT, lw=0)
+                axes.axhspan(entry["low"] * factor, entry["high"] * factor, color=FAINT, lw=0)
             axes.axhline(
-                entry["mean"] * factor, color=_REFERENCE, lw=1, ls=(0, (4, 2)), label=entry["arm"]
+                entry["mean"] * factor, color=REFERENCE, lw=1, ls=(0, (4, 2)), label=entry["arm"]
             )
         for place, name in enumerate(dict.fromkeys(entry["generator"] for entry in rows)):
             _draw_sweep(axes, [e for e in rows if e["generator"] == name], name, place, factor)
@@ -337,7 +311,7 @@ def sweep(study: Json, folder: Path) -> Drawing:
         axes.set_xticklabels([f"{ratio:g}" for ratio in ratios])
         axes.set_xlabel("synthetic pictures for each real one")
         axes.set_ylabel(_axis_label(metric))
-        axes.grid(axis="y", color=_FAINT, lw=0.8)
+        axes.grid(axis="y", color=FAINT, lw=0.8)
         axes.set_axisbelow(True)
         figure.legend(loc="outside upper left", ncols=3)
         caption = (
@@ -346,12 +320,12 @@ def sweep(study: Json, folder: Path) -> Drawing:
         )
         if reference:
             caption += f" Dashed, with its interval: {study['reference']}."
-        return _save(figure, folder, f"sweep-{_slug(study)}", caption)
+        return save(figure, folder, f"sweep-{_slug(study)}", caption)
 
 
 def _draw_sweep(axes: Axes, rows: Sequence[Json], name: str, place: int, factor: float) -> None:
     rows = sorted(rows, key=lambda entry: float(entry["ratio"]))
-    color, marker = _COLORS[place % len(_COLORS)], _MARKERS[place % len(_MARKERS)]
+    color, marker = COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)]
     shift = 1 + 0.02 * place  # intervals of two generators stand side by side
     for entry in rows:
         if entry["low"] is not None and entry["high"] is not None:
@@ -402,11 +376,11 @@ def grid(study: Json, keys: tuple[str, str], folder: Path) -> Drawing:
                 )
             )
             if chosen:
-                frame = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=_INK, lw=2)
+                frame = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=INK, lw=2)
                 axes.add_patch(frame)
             axes.text(
                 x, y, wording.value(metric, number), ha="center", va="center",
-                color=_ON_FIELD if height > 0.6 else _INK, weight="bold" if chosen else "normal",
+                color=_ON_FIELD if height > 0.6 else INK, weight="bold" if chosen else "normal",
             )  # fmt: skip
         axes.set_xticks(range(len(across)), across)
         axes.set_yticks(range(len(down)), down)
@@ -419,7 +393,7 @@ def grid(study: Json, keys: tuple[str, str], folder: Path) -> Drawing:
             f"{study['downstream']}: {wording.label(metric)} on validation pictures with the "
             "settings tried. Framed: chosen."
         )
-        return _save(figure, folder, f"grid-{_slug(study)}", caption)
+        return save(figure, folder, f"grid-{_slug(study)}", caption)
 
 
 # Files --------------------------------------------------------------------------------------------
@@ -432,48 +406,3 @@ def _slug(study: Json) -> str:
 def _axis_label(metric: str) -> str:
     unit = " (%)" if wording.is_share(metric) else ""
     return f"{wording.label(metric)}{unit}"
-
-
-def _save(figure: Figure, folder: Path, name: str, caption: str, wide: bool = False) -> Drawing:
-    """Write `<name>.png` for print and `<name>.svg`, whose texts stay texts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": name})  # of this figure alone
-    with files.replacing(folder / f"{name}.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=_PRINT_DPI, facecolor="white")
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with files.replacing(folder / f"{name}.svg") as temporary:
-        figure.savefig(temporary, format="svg", transparent=True, metadata=nothing)
-    return Drawing(name, caption, wide)
-
-
-def inline_svg(path: Path) -> str:
-    """The drawing of an SVG of ours as a piece of HTML.
-
-    No prolog, no namespaces; identifiers are its own; colors follow the page (`PAGE_COLORS`).
-    """
-    text = path.read_text(encoding="utf-8")
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would reach the whole page
-    text = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r'\sid="([^"]*)"', rf' id="{path.stem}-\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\g<1>{path.stem}-", text)
-    text = re.sub(r'style="[^"]*"', _with_page_colors, text)
-    return re.sub(r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', _opening, text, count=1)
-
-
-def _with_page_colors(style: re.Match[str]) -> str:
-    text = style[0]
-    for color, variable in PAGE_COLORS.items():
-        text = text.replace(color, f"var({variable}, {color})")
-    return text
-
-
-def _opening(match: re.Match[str]) -> str:
-    width, height = match[1].split()[2:]
-    natural = f"--natural: {float(width):.0f}pt"
-    return (
-        f'<svg viewBox="{match[1]}" width="{width}" height="{height}" style="{natural}" '
-        'aria-hidden="true" focusable="false">'
-    )

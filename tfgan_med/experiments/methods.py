@@ -41,6 +41,20 @@ _REFERENCES = {
         "1703.10593",
         2017,
     ),
+    "sngan": (
+        "miyato2018sngan",
+        "Miyato, Takeru and Kataoka, Toshiki and Koyama, Masanori and Yoshida, Yuichi",
+        "Spectral Normalization for Generative Adversarial Networks",
+        "1802.05957",
+        2018,
+    ),
+    "bsa": (
+        "noguchi2019bsa",
+        "Noguchi, Atsuhiro and Harada, Tatsuya",
+        "Image Generation from Small Datasets via Batch Statistics Adaptation",
+        "1904.01774",
+        2019,
+    ),
     "vgg16": (
         "simonyan2015vgg",
         "Simonyan, Karen and Zisserman, Andrew",
@@ -142,6 +156,11 @@ def bibtex(experiment: Experiment) -> str:
     """References of the toolkit and of the models that were used."""
     systems = [generator.train for generator in experiment.generators.values()]
     systems += [model.system or name for name, model in experiment.downstream.items()]
+    return references([system for system in systems if system])
+
+
+def references(systems: Sequence[str]) -> str:
+    """BibTeX of the toolkit and of these systems."""
     entries = [
         "@software{tfgan_med,\n"
         "  title = {tfgan\\_med: generative adversarial networks for small image sets},\n"

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tfgan_med import config, discovery, files
-from tfgan_med.config import Config, Values
+from tfgan_med.config import Values
 from tfgan_med.data.survey import choose_domains
 from tfgan_med.errors import UserError
 from tfgan_med.evaluation import choice
-from tfgan_med.experiments import protocol, sets
+from tfgan_med.experiments import protocol, sets, trainings
 from tfgan_med.experiments.cells import Cell, Store, key_of
 from tfgan_med.experiments.protocol import Arm, Downstream, Experiment, Generator
 from tfgan_med.experiments.real_data import RealData
@@ -28,12 +27,6 @@ from tfgan_med.networks.extractors import ExtractorChoice
 from tfgan_med.training import predictions, settings
 from tfgan_med.training.run_folder import CLASSES
 
-# Settings that say where and how a run is computed, not what comes out.
-_IRRELEVANT = {
-    "data": ("path", "cache_mb", "check", "share_decoded", "hold_out"),
-    "train": ("device", "strategy", "xla", "log_interval", "checkpoint_interval", "score_test"),
-    "mix": ("synthetic",),
-}
 _LOWER_IS_BETTER = ("loss", "brier", "l1", "swd", "fid", "kid")
 
 Counts = dict[str, int]
@@ -260,9 +253,9 @@ class Planner:
         own = {"data": generator.data, "model": generator.model, "train": generator.settings}
         values = [self._data(label), own]
         chosen = self._resolved(str(generator.train), f"generators.{name}", values)
-        steps = self._steps(chosen, len(self.real.records("train", label)))
+        steps = trainings.steps(chosen, len(self.real.records("train", label)))
         content = {
-            "settings": _content(chosen),
+            "settings": trainings.content(chosen),
             "data": self.real.fingerprint(label),
         }
         return Cell(
@@ -583,13 +576,13 @@ class Planner:
         }
         where = f"downstream.{name}"
         chosen = self._resolved(system, where, [self._data(), own, frozen, fixed])
-        steps = self._steps(chosen, self._real_count(chosen))
+        steps = trainings.steps(chosen, self._real_count(chosen))
         train = chosen.train.model_copy(update={"steps": steps})
         chosen = chosen.model_copy(update={"train": train})
         pools = [self.pools[made] for made in arm.synthetic]
         needs = tuple(pool.cell for pool in pools if pool.cell)
         content = {
-            "settings": _content(chosen),
+            "settings": trainings.content(chosen),
             "data": self.real.fingerprint(),
             "folders": [pool.key for pool in pools if pool.cell is None],
         }
@@ -634,11 +627,6 @@ class Planner:
             return count
         return max(1, round(count * (1.0 - float(chosen.train.validation))))
 
-    def _steps(self, chosen: Any, count: int) -> int:
-        """Optimizer steps; epochs are of real pictures, so that arms with more train no longer."""
-        train = chosen.train
-        return int(train.steps or train.epochs * math.ceil(count / train.batch_size))
-
     # Settings -------------------------------------------------------------------------------
 
     def _data(self, label: str | None = None) -> Values:
@@ -653,18 +641,7 @@ class Planner:
         return {"data": values}
 
     def _resolved(self, system: str, where: str, layers: Sequence[Values]) -> Any:
-        cls = settings.settings_class(system)
-        defaults = settings.system_class(system).defaults
-
-        def absolute(text: str) -> str:
-            return os.path.normpath(self.base / Path(text).expanduser())
-
-        located = [(where, config.map_paths(cls, layer, absolute)) for layer in layers]
-        try:
-            whole = [(f"the defaults of {system}", defaults), *located]
-            return config.resolve(cls, whole, (), name=system)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+        return trainings.resolved(system, where, layers, self.base)
 
 
 def shared(total: int, shares: Mapping[str, int]) -> Counts:
@@ -722,21 +699,3 @@ def _finished_runs(
         raise UserError(f"{where}.run: {run} is a downstream model and makes no pictures.")
     found = {label: (p, sets.content_of(p / "weights"), None) for label, p in places.items()}
     return found, kind  # type: ignore[return-value]
-
-
-def _content(chosen: Config) -> Values:
-    """Settings as far as a result depends on them; files count by their content."""
-
-    def hash_of(text: str) -> str:
-        path = Path(text)
-        return files.sha256_of(path) if path.is_file() else text
-
-    values = config.map_paths(type(chosen), chosen.model_dump(mode="json"), hash_of)
-    kept = {}
-    for block, value in values.items():
-        if block == "name":
-            continue
-        drop = _IRRELEVANT.get(block, ())
-        is_block = isinstance(value, dict)
-        kept[block] = {k: v for k, v in value.items() if k not in drop} if is_block else value
-    return kept

@@ -6,11 +6,8 @@ rest. Nothing here loads TensorFlow: what a model's own settings may be is asked
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +18,7 @@ from tfgan_med import config, discovery
 from tfgan_med.config import Config, Values
 from tfgan_med.data.records import DataConfig
 from tfgan_med.errors import UserError
+from tfgan_med.experiments import blocks
 
 MODELS = "tfgan_med.models"
 DOWNSTREAM = "tfgan_med.downstream"
@@ -218,7 +216,7 @@ def read(path: Path, scale: str | None = None, changes: Sequence[str] = ()) -> E
     scales = values.pop("scales", None) or {}
     layers = [(str(path), values)]
     if scale is not None:
-        layers.append((f"{path}, scales.{scale}", _scaled(scales, scale)))
+        layers.append((f"{path}, scales.{scale}", blocks.scaled(scales, scale)))
     located = [(origin, _located(layer, path.absolute().parent)) for origin, layer in layers]
     loose = config.resolve(_Loose, located, changes, name="")
     return _checked(loose, Path.cwd())
@@ -238,45 +236,23 @@ class _Loose(Experiment):
     arms: list[Any] = []  # type: ignore[assignment]
 
 
-def _scaled(scales: Any, scale: str) -> Values:
-    known = scales if isinstance(scales, dict) else {}
-    if scale not in known:
-        raise UserError(discovery.unknown(scale, "scale", known))
-    return known[scale] or {}
-
-
 def _located(values: Values, folder: Path) -> Values:
     """Values with paths that no longer depend on where the file is."""
-
-    def absolute(text: str) -> str:
-        return os.path.normpath(folder / Path(text).expanduser())
-
+    absolute = blocks.absolute_in(folder)
     located = config.map_paths(Experiment, values, absolute)
-    generators = located.get("generators")
-    if isinstance(generators, dict):
-        located["generators"] = {
-            name: config.map_paths(Generator, block, absolute) if _is_block(block) else block
-            for name, block in generators.items()
-        }
+    if "generators" in located:
+        located["generators"] = blocks.located(Generator, located["generators"], absolute)
     metrics = located.get("metrics")
     if isinstance(metrics, dict) and isinstance(metrics.get("features"), str):
-        located["metrics"] = {**metrics, "features": _file_or_name(metrics["features"], absolute)}
+        features = blocks.file_or_name(metrics["features"], absolute)
+        located["metrics"] = {**metrics, "features": features}
     return located
-
-
-def _file_or_name(text: str, absolute: Callable[[str], str]) -> str:
-    """Feature networks are named, or files."""
-    return absolute(text) if Path(absolute(text)).exists() else text
-
-
-def _is_block(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _checked(loose: _Loose, folder: Path) -> Experiment:
     """The experiment with its blocks read and its names known."""
-    generators = _blocks(Generator, "generators", loose.generators, folder)
-    downstream = _blocks(Downstream, "downstream", loose.downstream, folder)
+    generators = blocks.read(Generator, "generators", loose.generators, folder, True)
+    downstream = blocks.read(Downstream, "downstream", loose.downstream, folder)
     if not downstream:
         raise UserError(
             "downstream: not given. Name a classifier or segmenter that says whether synthetic "
@@ -292,33 +268,6 @@ def _checked(loose: _Loose, folder: Path) -> Experiment:
         made = made.model_copy(update={"data": data})
     _check(made)
     return made
-
-
-def _blocks(cls: type[Any], title: str, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Blocks by name; one that is null, in a scale say, is left out."""
-    blocks = {}
-    for name, block in values.items():
-        if block is None and title == "generators":
-            continue
-        where = f"{title}.{name}"
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-            raise UserError(f"{where}: a name is made of letters, digits, points and dashes.")
-        if block is not None and not _is_block(block):
-            raise UserError(f"{where}: received {block!r}, expected a block of settings.")
-        located = config.map_paths(
-            cls, block or {}, lambda text: os.path.normpath(folder / Path(text).expanduser())
-        )
-        blocks[name] = _prefixed(where, functools.partial(config.resolve, cls, [("", located)]))
-    return blocks
-
-
-def _prefixed(where: str, make: Callable[[], Any]) -> Any:
-    """What `make` returns; the keys in its complaint are those of the whole file."""
-    try:
-        return make()
-    except UserError as error:
-        faults = [f"{where}.{fault}" for fault in str(error).splitlines()]
-        raise UserError("\n".join(faults)) from None
 
 
 # Arms ---------------------------------------------------------------------------------------------
@@ -338,9 +287,9 @@ def arm_of(entry: Any, generators: Mapping[str, Any]) -> Arm:
     """
     if isinstance(entry, Arm):
         return entry
-    if _is_block(entry):
+    if blocks.is_block(entry):
         where = f"arms.{entry.get('name') or 'block'}"
-        arm: Arm = _prefixed(where, lambda: config.resolve(Arm, [("", entry)]))
+        arm: Arm = blocks.prefixed(where, lambda: config.resolve(Arm, [("", entry)]))
         _require_generators(where, arm.synthetic, generators)
         return arm if arm.name else arm.model_copy(update={"name": _words_of(arm)})
     if not isinstance(entry, str):
@@ -433,12 +382,7 @@ def _check(experiment: Experiment) -> None:
         _require_name("metrics.generative", metric.replace("-", "_"), "metric", METRICS)
     _require_generators("sweep.generators", experiment.sweep.generators, experiment.generators)
     _check_arms(experiment)
-    if len(set(experiment.seeds)) < len(experiment.seeds):
-        raise UserError(
-            f"seeds: {list(experiment.seeds)} has one twice. Each repeat needs its own."
-        )
-    if min(experiment.seeds) < 0:
-        raise UserError(f"seeds: {list(experiment.seeds)} has one below 0.")
+    blocks.check_seeds(experiment.seeds)
 
 
 def _check_generator(where: str, name: str, generator: Generator, whole: Experiment) -> None:

@@ -5,29 +5,16 @@ Nothing is measured here. What the summary leaves empty is left out of the repor
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from PIL import Image
-
 from tfgan_med import files
-from tfgan_med.errors import UserError
-from tfgan_med.experiments import figures, tables, typesetting, values, wording
-from tfgan_med.experiments.figures import Drawing
+from tfgan_med.experiments import figures, pages, tables, typesetting, values, wording
+from tfgan_med.experiments.drawings import Drawing
+from tfgan_med.experiments.reading import read_summary
 from tfgan_med.experiments.tables import Json, Table
-
-SUMMARY, FORMAT = "summary.json", 1
-
-_LARGEST_SIDE = 1600  # pixels of a picture in the page
-_LARGEST_PNG = 300_000  # bytes; beyond, a JPEG is as good to look at
-_PACKAGE = "tfgan_med.experiments"
 
 
 def write_report(folder: Path) -> Path:
@@ -40,18 +27,17 @@ def write_report(folder: Path) -> Path:
     Raises:
         UserError: no summary, a damaged one, or one of another format.
     """
-    summary = read_summary(folder)
+    summary = read_summary(folder, _NEEDED)
     report = _Report(folder, summary)
     for name, text in _table_files(summary).items():
         path = folder / "tables" / name
         path.parent.mkdir(exist_ok=True)
         files.write_text(path, text)
-    files.write_text(folder / "report.md", _markdown(report))
-    files.write_text(folder / "report.html", _html(report))
+    variables = report.common()
+    files.write_text(folder / "report.md", pages.markdown("report.md.jinja", folder, variables))
+    files.write_text(folder / "report.html", pages.html("report.html.jinja", folder, variables))
     return folder / "report.html"
 
-
-# Reading ------------------------------------------------------------------------------------------
 
 _NEEDED: Mapping[str, Sequence[str]] = {
     "": ("name", "studies"),
@@ -72,56 +58,6 @@ _NEEDED: Mapping[str, Sequence[str]] = {
     "cost": ("cell", "kind"),
     "provenance": ("what",),
 }  # fmt: skip
-
-
-def read_summary(folder: Path) -> Json:
-    """`summary.json` of an experiment.
-
-    Raises:
-        UserError: not there, damaged, or of another format; the message names the file.
-    """
-    path = folder / SUMMARY
-    again = "Finish or repeat the experiment: tfgan-med experiment run CONFIG."
-    try:
-        summary = files.read_json(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{path}: not there. A report needs the summary of a finished experiment. {again}"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}). {again}") from None
-    if not isinstance(summary, dict):
-        raise UserError(f"{path}: damaged (no JSON object). {again}")
-    if summary.get("format") != FORMAT:
-        by = f" by tfgan_med {summary['version']}" if summary.get("version") else ""
-        raise UserError(
-            f"{path}: written{by} in format {summary.get('format')!r}; this version reads format "
-            f"{FORMAT}. {again}"
-        )
-    lacking = [fault for place in _NEEDED for fault in _lacking(summary, place)]
-    if lacking:
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        raise UserError(f"{path}: damaged ({', '.join(lacking[:3])}{more} missing). {again}")
-    return summary
-
-
-def _lacking(summary: Json, place: str) -> Iterator[str]:
-    """Keys that objects at a place should have, as `studies[0].results[2].low`."""
-    for name, entry in _entries(summary, place.split(".") if place else [], ""):
-        if not isinstance(entry, Mapping):
-            yield name or "everything"
-            continue
-        yield from (f"{name}.{key}".lstrip(".") for key in _NEEDED[place] if key not in entry)
-
-
-def _entries(above: Any, keys: Sequence[str], name: str) -> Iterator[tuple[str, Any]]:
-    """All objects that a path of lists leads to, with their names."""
-    if not keys:
-        yield name, above
-        return
-    below = (above.get(keys[0]) if isinstance(above, Mapping) else None) or []
-    for i, entry in enumerate(below if isinstance(below, list) else []):
-        yield from _entries(entry, keys[1:], f"{name}.{keys[0]}[{i}]".lstrip("."))
 
 
 # What is shown ------------------------------------------------------------------------------------
@@ -261,117 +197,3 @@ def _table_files(summary: Json) -> dict[str, str]:
     name = summary["name"]
     latex = {f"{table.name}.tex": typesetting.latex(table, name) for table in tables.of(summary)}
     return {**values.csv_files(summary), **latex}
-
-
-def _html(report: _Report) -> str:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(_template("report.html.jinja"))
-    folder = report.folder
-    return template.render(
-        **report.common(),
-        picture=lambda path: embedded(folder, path),
-        drawing=lambda name: figures.inline_svg(folder / "figures" / f"{name}.svg"),
-    )
-
-
-class _Markdown(str):
-    """Text that is Markdown already."""
-
-
-def _markdown(report: _Report) -> str:
-    """Every text goes through the escape but those made here."""
-    environment = jinja2.Environment(
-        autoescape=False,
-        undefined=jinja2.ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda text: (
-            text if isinstance(text, _Markdown) else typesetting.escape_markdown(str(text))
-        ),
-    )
-    template = environment.from_string(_template("report.md.jinja"))
-    return template.render(
-        **report.common(),
-        table=lambda table: _Markdown(typesetting.markdown(table)),
-        code=lambda text: _Markdown(typesetting.fenced(text)),
-        picture=lambda path, words: _Markdown(_linked(report.folder, path, words)),
-        drawing=lambda one: _Markdown(
-            _linked(report.folder, f"figures/{one.name}.png", one.caption)
-        ),
-    )
-
-
-def _linked(folder: Path, path: str | None, words: str) -> str:
-    """A relative link to a picture with its caption, or what is missing."""
-    text = typesetting.escape_markdown(words)
-    if not path:
-        return ""
-    if _inside(folder, path) is None:
-        return f"*Picture {typesetting.escape_markdown(path)} is missing.*"
-    return f"![{text}](<{path}>)\n\n*{text}*"
-
-
-def _template(name: str) -> str:
-    return resources.files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
-
-
-# Pictures in the page -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A picture as a data URI, with its size in pixels; `source` is empty if it is missing."""
-
-    source: str
-    width: int = 0
-    height: int = 0
-    path: str = ""
-
-
-def embedded(folder: Path, path: str | None) -> Embedded | None:
-    """A picture of the experiment made small enough for a page; None where there is none to show.
-
-    Args:
-        folder: of the experiment.
-        path: relative to it; one that leads out of it counts as missing.
-    """
-    if not path:
-        return None
-    where = _inside(folder, path)
-    if where is None:
-        return Embedded("", path=path)
-    try:
-        with Image.open(where) as opened:
-            picture = _flattened(opened)
-    except (OSError, Image.DecompressionBombError):
-        return Embedded("", path=path)
-    picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE * 4), Image.Resampling.LANCZOS)
-    kind, data = _packed(picture)
-    text = base64.b64encode(data).decode("ascii")
-    return Embedded(f"data:image/{kind};base64,{text}", picture.width, picture.height, path)
-
-
-def _inside(folder: Path, path: str) -> Path | None:
-    """The file, if it is one of the experiment's."""
-    where = (folder / path).resolve()
-    return where if where.is_relative_to(folder.resolve()) and where.is_file() else None
-
-
-def _flattened(picture: Image.Image) -> Image.Image:
-    """Grey or RGB, transparent parts white."""
-    if picture.mode == "L":
-        return picture.copy()
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-
-
-def _packed(picture: Image.Image) -> tuple[str, bytes]:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    if stream.tell() <= _LARGEST_PNG:
-        return "png", stream.getvalue()
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=88, optimize=True)
-    return "jpeg", stream.getvalue()

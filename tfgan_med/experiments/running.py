@@ -20,8 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from tfgan_med.errors import UserError
-from tfgan_med.experiments.cells import Cell, Store
-from tfgan_med.experiments.planning import Plan
+from tfgan_med.experiments.cells import Cell, Store, Work
 from tfgan_med.experiments.progress import View
 from tfgan_med.training import run_folder
 from tfgan_med.training.run_folder import RunFolder
@@ -86,7 +85,7 @@ class Runner:
     def __init__(
         self,
         store: Store,
-        replan: Callable[[], Plan],
+        replan: Callable[[], Work],
         jobs: int,
         view: View,
         finished: Callable[[Cell], None] = lambda cell: None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from tfgan_med import files
 from tfgan_med.data import opening
 from tfgan_med.data.records import SPLITS, DataConfig
 from tfgan_med.errors import UserError
-from tfgan_med.experiments import methods, sets, statistics
-from tfgan_med.experiments.cells import Cell, Store, readable
+from tfgan_med.experiments import gathering, methods, sets, statistics
+from tfgan_med.experiments.cells import Store, readable
 from tfgan_med.experiments.planning import Plan, Pool, Repeat
 from tfgan_med.experiments.protocol import Arm, Experiment
 from tfgan_med.experiments.real_data import RealData
@@ -78,7 +77,7 @@ def write(facts: Facts) -> Path:
         "finished": run_folder.now(),
         "command": facts.command,
         "version": tfgan_med.__version__,
-        "environment": _environment(facts),
+        "environment": gathering.environment(facts.plan.cells, facts.store),
         "data": _data(facts),
         "generators": [
             _generator(facts, name) for name in facts.plan.pools if _is_made(facts, name)
@@ -86,7 +85,11 @@ def write(facts: Facts) -> Path:
         "arms": [_arm(facts, arm) for arm in facts.experiment.all_arms],
         "studies": studies,
         "guards": list(facts.findings),
-        "cost": [_cost(facts, cell) for cell in facts.plan.cells if facts.store.is_done(cell)],
+        "cost": [
+            gathering.cost(cell, facts.store, facts.reused)
+            for cell in facts.plan.cells
+            if facts.store.is_done(cell)
+        ],
         "provenance": _provenance(facts),
         "methods": methods.paragraph(facts.experiment, facts.real, facts.plan, studies),
         "bibtex": methods.bibtex(facts.experiment),
@@ -115,30 +118,18 @@ def _write_results(path: Path, summary: Json) -> None:
 # Set-up -------------------------------------------------------------------------------------------
 
 
-def _environment(facts: Facts) -> Json:
-    """Versions and devices, as the first finished run noted them."""
-    for cell in facts.plan.cells:
-        path = facts.store.path(cell) / "environment.json"
-        if cell.settings is not None and path.is_file():
-            known = files.read_json(path)
-            keys = ("tfgan_med", "python", "tensorflow", "keras", "numpy", "platform", "devices",
-                    "git")  # fmt: skip
-            return {key: known[key] for key in keys if known.get(key)}
-    return {}
-
-
 def _data(facts: Facts) -> Json:
     real, config = facts.real, facts.experiment.data
     sheet = sets.sheet(real.records("train"), config, facts.store.folder / "figures" / "data.png")
     return {
-        "path": _told(config.path),
+        "path": gathering.told(config.path),
         "counts": {split: real.counts(split) for split in SPLITS},
         "image_size": config.image_size,
         "channels": _channels(facts),
         "sha256": real.fingerprint(),
         "grouped": any(record.group is not None for record in real.images.records),
         "source": facts.experiment.source,
-        "sheet": _relative(sheet, facts),
+        "sheet": gathering.relative(sheet, facts.store),
     }
 
 
@@ -150,11 +141,6 @@ def _channels(facts: Facts) -> int | None:
             channels: int = files.read_json(path)["target"]["channels"]
             return channels
     return None
-
-
-def _told(path: str) -> str:
-    """Data without the folders above them: a report is given to others."""
-    return path if ":" in path[:12] and not Path(path).exists() else Path(path).name
 
 
 def _arm(facts: Facts, arm: Arm) -> Json:
@@ -198,12 +184,12 @@ def _generator(facts: Facts, name: str) -> Json:
         "origin": generator.origin,
         "system": generator.train or _system(pool.folder),
         "run": _run_of(facts, pool, generator.run),
-        "folder": _relative(pool.folder, facts) if pool.cell else pool.folder.name,
+        "folder": gathering.relative(pool.folder, facts.store) if pool.cell else pool.folder.name,
         "steps": max((cell.steps or 0 for cell in pool.trained), default=None),
         "minutes": round(sum(seconds) / 60, 2) if seconds else None,
         "counts": sets.count(pool.folder),
         "metrics": _measured(facts, name),
-        "sheet": _relative(sheet, facts),
+        "sheet": gathering.relative(sheet, facts.store),
         "neighbors": _neighbors(facts, name),
         "copies": facts.copies.get(name),
     }
@@ -216,7 +202,7 @@ def _system(folder: Path) -> str | None:
 
 def _run_of(facts: Facts, pool: Pool, given: Path | None) -> str | None:
     if pool.trained:
-        return _relative(facts.store.path(pool.trained[0]), facts)
+        return gathering.relative(facts.store.path(pool.trained[0]), facts.store)
     return given.name if given else None
 
 
@@ -253,7 +239,7 @@ def _neighbors(facts: Facts, name: str) -> str | None:
     for drawn in ("neighbors.png", "copies_features.png", "copies_pixels.png"):
         path = facts.store.path(cell) / "figures" / drawn
         if path.is_file():
-            return _copied(facts, path, f"neighbors-{readable(name)}.png")
+            return gathering.copied(path, f"neighbors-{readable(name)}.png", facts.store)
     return None
 
 
@@ -355,7 +341,7 @@ def _examples(facts: Facts, name: str, repeat: Repeat) -> Json | None:
     if not path.is_file():
         return None
     target = f"examples-{readable(name)}-{readable(repeat.arm.name)}.png"
-    picture = _copied(facts, path, target)
+    picture = gathering.copied(path, target, facts.store)
     return {"arm": repeat.arm.name, "picture": picture, "caption": told.get("caption", "")}
 
 
@@ -404,21 +390,6 @@ def _grid(facts: Facts, name: str) -> list[Json]:
 # Cost and provenance ------------------------------------------------------------------------------
 
 
-def _cost(facts: Facts, cell: Cell) -> Json:
-    record = facts.store.record(cell)
-    path = facts.store.path(cell) / predictions.OUTCOME
-    outcome = files.read_json(path) if path.is_file() else {}
-    peaks = [p for p in (record.get("peak_memory_mb"), outcome.get("peak_memory_mb")) if p]
-    return {
-        "cell": cell.label,
-        "kind": cell.kind,
-        "minutes": round(float(record.get("seconds", 0.0)) / 60, 3),
-        "peak_memory_mb": max(peaks, default=None),
-        "training_share": outcome.get("training_share"),
-        "reused": cell.name in facts.reused,
-    }
-
-
 def _provenance(facts: Facts) -> list[Json]:
     folder = facts.store.folder
     named = [
@@ -430,25 +401,4 @@ def _provenance(facts: Facts) -> list[Json]:
             weights = sorted((facts.store.path(cell) / "weights").glob("*.h5"))
             named += [(f"weights of {cell.label}", path) for path in weights[:2]]
         named.append((f"pictures of {name}", pool.folder / "provenance.json"))
-    rows = []
-    for what, path in named:
-        if path.is_file():
-            rows.append(
-                {"what": what, "path": _relative(path, facts), "sha256": files.sha256_of(path)}
-            )
-    return rows
-
-
-def _copied(facts: Facts, path: Path, name: str) -> str:
-    target = facts.store.folder / "figures" / name
-    with files.replacing(target) as temporary:
-        shutil.copyfile(path, temporary)
-    return str(_relative(target, facts))
-
-
-def _relative(path: Path | None, facts: Facts) -> str | None:
-    if path is None:
-        return None
-    folder = facts.store.folder.absolute()
-    whole = path.absolute()
-    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else path.name
+    return gathering.hashed(named, facts.store)

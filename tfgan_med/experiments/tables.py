@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tfgan_med.experiments import wording
@@ -12,6 +12,8 @@ Json = Mapping[str, Any]  # an object of summary.json
 
 SPREAD = "sd"  # heading of the standard deviation over seeds
 KINDS = {
+    "source": "training of sources",
+    "select": "choosing pictures",
     "gan": "training of generators",
     "generate": "making pictures",
     "measure": "measuring pictures",
@@ -32,6 +34,8 @@ class Table:
         align: a letter for each column: `l`, `r`, or `p` for a paragraph.
         strong: indices of rows that are emphasised.
         badge: index of the column that holds a verdict or a status.
+        marks: `best` or `worst` at a row and a column, shown bold and in italics.
+        about: sentences on how the numbers came about, for the end of the caption.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Table:
     align: str
     strong: frozenset[int] = frozenset()
     badge: int | None = None
+    marks: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    about: str = ""
 
     def __post_init__(self) -> None:
         widths = {len(self.columns), len(self.align), *map(len, self.rows)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tfgan_med.experiments import wording
 from tfgan_med.experiments.tables import Table
@@ -34,14 +34,14 @@ def latex(table: Table, name: str) -> str:
         r"% needs \usepackage{booktabs} and \usepackage{adjustbox}",
         r"\begin{table}",
         r"  \centering",
-        f"  \\caption{{{escape_latex(table.caption)}.}}",
+        f"  \\caption{{{escape_latex(f'{table.caption}. {table.about}'.strip())}}}",
         f"  \\label{{tab:{wording.slug(name)}-{table.name}}}",
         r"  \begin{adjustbox}{max width=\textwidth}",
         f"  \\begin{{tabular}}{{{columns}}}",
         r"    \toprule",
-        f"    {_latex_row(table.columns)}",
+        f"    {_latex_line(map(escape_latex, table.columns))}",
         r"    \midrule",
-        *(f"    {_latex_row(row, i in table.strong)}" for i, row in enumerate(table.rows)),
+        *(f"    {_latex_row(row, table, i)}" for i, row in enumerate(table.rows)),
         r"    \bottomrule",
         r"  \end{tabular}",
         r"  \end{adjustbox}",
@@ -50,9 +50,21 @@ def latex(table: Table, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_row(cells: Sequence[str], strong: bool = False) -> str:
-    texts = map(escape_latex, cells)
-    return " & ".join(rf"\textbf{{{text}}}" if strong and text else text for text in texts) + r" \\"
+def _latex_row(cells: Sequence[str], table: Table, row: int) -> str:
+    return _latex_line(
+        _emphasised(escape_latex(cell), table, (row, column), r"\textbf{%s}", r"\textit{%s}")
+        for column, cell in enumerate(cells)
+    )
+
+
+def _latex_line(texts: Iterable[str]) -> str:
+    return " & ".join(texts) + r" \\"
+
+
+def _emphasised(text: str, table: Table, place: tuple[int, int], bold: str, italic: str) -> str:
+    """A cell in a strong row or with a mark of its own."""
+    mark = "best" if place[0] in table.strong else table.marks.get(place)
+    return {"best": bold, "worst": italic}.get(mark or "", "%s") % text if text else text
 
 
 def escape_markdown(text: str) -> str:
@@ -73,10 +85,10 @@ def markdown(table: Table) -> str:
     rules = ["---:" if letter == "r" else ":---" for letter in table.align]
     rows = [
         [
-            f"**{cell}**" if cell and i in table.strong else cell
-            for cell in map(escape_markdown, row)
+            _emphasised(escape_markdown(cell), table, (row, column), "**%s**", "*%s*")
+            for column, cell in enumerate(cells)
         ]
-        for i, row in enumerate(table.rows)
+        for row, cells in enumerate(table.rows)
     ]
     lines = [list(map(escape_markdown, table.columns)), rules, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -20,11 +20,11 @@ def csv_files(summary: Json) -> dict[str, str]:
         "grid.csv": (_GRID, _grid_rows(summary)),
         "confusion.csv": (_CONFUSION, _confusion_rows(summary)),
         "curves.csv": (_CURVES, _curve_rows(summary)),
-        "cost.csv": (_COST, _plain(summary, "cost", _COST)),
+        "cost.csv": (_COST, plain_rows(summary, "cost", _COST)),
         "guards.csv": (_GUARDS, _guard_rows(summary)),
-        "provenance.csv": (_PROVENANCE, _plain(summary, "provenance", _PROVENANCE)),
+        "provenance.csv": (_PROVENANCE, plain_rows(summary, "provenance", _PROVENANCE)),
     }
-    texts = {name: _csv(header, list(rows)) for name, (header, rows) in written.items()}
+    texts = {name: csv_text(header, list(rows)) for name, (header, rows) in written.items()}
     return {name: text for name, text in texts.items() if text}
 
 
@@ -45,8 +45,8 @@ _PROVENANCE = ("what", "path", "sha256")
 Row = Sequence[Any]
 
 
-def _csv(header: Sequence[str], rows: Sequence[Row]) -> str:
-    """Text of a table, nothing without rows."""
+def csv_text(header: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table with unrounded numbers; nothing without rows."""
     if not rows:
         return ""
     stream = io.StringIO()
@@ -71,7 +71,8 @@ def _studies(summary: Json) -> Iterator[tuple[str, Json]]:
         yield study["downstream"], study
 
 
-def _plain(summary: Json, key: str, header: Sequence[str]) -> Iterator[Row]:
+def plain_rows(summary: Json, key: str, header: Sequence[str]) -> Iterator[Row]:
+    """Entries of a list of the summary, a cell for each heading."""
     for entry in summary.get(key) or []:
         yield [entry.get(name) for name in header]
 

@@ -128,6 +128,14 @@ def significant(number: float | None) -> str:
     return text.replace("-", MINUS)
 
 
+def signed(number: float | None) -> str:
+    """`significant` with its sign: `+2.300`."""
+    if number is None:
+        return MISSING
+    text = significant(number)
+    return f"+{text}" if number > 0 else text
+
+
 def interval(number: float | None, low: float | None, high: float | None) -> str:
     """`significant` with its interval."""
     if number is None or low is None or high is None:

@@ -44,7 +44,7 @@ class _Spectral(keras.layers.Layer):
         )
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("name") == "kernel":
+        if kwargs.get("name") in ("kernel", "embeddings"):
             kwargs["autocast"] = False  # sigma is computed from the float32 kernel
         return super().add_weight(*args, **kwargs)
 
@@ -148,6 +148,23 @@ class SpectralDense(_Spectral, keras.layers.Dense):
         if self.use_bias:
             outputs = outputs + self.bias
         return outputs if self.activation is None else self.activation(outputs)
+
+
+@_serializable
+class SpectralEmbedding(_Spectral, keras.layers.Embedding):
+    """`keras.layers.Embedding` with the table `(classes, channels)` divided by sigma.
+
+    Shapes: integers `(batch,)` to `(batch, channels)`.
+    """
+
+    @property
+    def raw_kernel(self) -> Any:
+        return self._embeddings
+
+    def call(self, inputs: Any) -> Any:
+        # A product with one-hot rows: a gather's gradient would come as slices.
+        rows = ops.one_hot(inputs, self.input_dim, dtype=self.compute_dtype)
+        return ops.matmul(rows, self.normalized_kernel())
 
 
 def power_iteration(*networks: keras.Model) -> None:

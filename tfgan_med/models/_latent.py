@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 
@@ -25,12 +25,17 @@ class LatentModel(GenerativeModel):
 
     Attributes:
         latent_size: length of a latent vector.
-        generator: from `(batch, latent_size)` to the image `(batch, size, size, channels)`,
-            float32 in [-1, 1], or to a list that begins with it.
+        truncation: bound of the latents' values that samples are drawn with; None for none.
+        num_classes: classes that it makes pictures of at will; 0 if it does not.
+        generator: from `(batch, latent_size)`, with classes from these and labels `(batch,)`, to
+            the image `(batch, size, size, channels)`, float32 in [-1, 1], or to a list that begins
+            with it.
     """
 
-    needs: ClassVar = "images"
+    needs: ClassVar[Literal["images", "source"]] = "images"
     latent_size: int
+    truncation: float | None = None
+    num_classes: int = 0
     generator: keras.Model
     _sampler: keras.Model | None = None
 
@@ -45,19 +50,21 @@ class LatentModel(GenerativeModel):
             self._sampler = keras.models.clone_model(self.generator)
         for new, old in zip(self._sampler.weights, source.weights, strict=True):
             new.assign(old.value)
-        recalibrate(self._sampler, self._calibration_latents(batches))
+        recalibrate(self._sampler, self.calibration_inputs(batches))
         return self._sampler
 
-    def _calibration_latents(self, batches: int) -> Iterator[Tensor]:
+    def calibration_inputs(self, batches: int) -> Iterator[Any]:
+        """Inputs of the generator that its batch-norm statistics are averaged over."""
         shape = (CALIBRATION_BATCH, self.latent_size)
         for index in range(batches):
             yield random.normal(shape, (CALIBRATION_SEED, index))
 
-    def sample(self, latents: Tensor) -> Tensor:
+    def sample(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images of latent vectors.
 
         Args:
             latents: `(batch, latent_size)` float32, standard normal.
+            labels: `(batch,)` integers, of models with classes.
         Returns:
             `(batch, size, size, channels)` float32 in [-1, 1].
         Raises:
@@ -65,5 +72,6 @@ class LatentModel(GenerativeModel):
         """
         if self._sampler is None:
             raise ValueError("Call prepare_samples first: it takes over the present weights.")
-        made = self._sampler(latents, training=False)
+        inputs = latents if labels is None else [latents, labels]
+        made = self._sampler(inputs, training=False)
         return made[0] if isinstance(made, list | tuple) else made

@@ -16,7 +16,7 @@ from tfgan_med.learning.system import System
 class GenerativeModel(System):
     """A GAN as one Keras model; a subclass builds its networks, then calls `self.finish()`."""
 
-    needs: ClassVar[Literal["pairs", "images", "domains"]]
+    needs: ClassVar[Literal["pairs", "images", "domains", "source"]]
     """What it is trained on, which decides data, samples and scores of its runs."""
     exports: ClassVar[tuple[str, ...]] = ("generator",)
     """Networks that a trained run keeps to make pictures with."""

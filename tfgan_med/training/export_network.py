@@ -102,6 +102,7 @@ def export_network(
     *,
     checkpoint: str = "final",
     direction: Direction | None = None,
+    label: str | None = None,
     replace: bool = False,
 ) -> ExportedNetwork:
     """Write the generator of a run for other programs.
@@ -112,6 +113,7 @@ def export_network(
         out: the folder to make.
         checkpoint: `final`, `latest` or `best`.
         direction: of a run that translates both ways; by default `a2b`.
+        label: of a run that makes pictures of its classes at will.
         replace: an older export in `out` goes.
     Raises:
         UserError: no weights, a folder in the way, or packages for ONNX are missing.
@@ -121,7 +123,7 @@ def export_network(
         raise UserError(f"--format is {form!r}; one of {', '.join(FORMATS)} for networks.")
     if form == "onnx":
         _require_onnx()
-    generator = load_generator(run, checkpoint, direction)
+    generator = load_generator(run, checkpoint, direction, label)
     with replacing_export(out, run, replace) as folder:
         path = folder / _FILES[form]
         _write(generator, form, path)
@@ -139,7 +141,10 @@ def export_network(
 
 
 def load_generator(
-    run: Path, checkpoint: str = "final", direction: Direction | None = None
+    run: Path,
+    checkpoint: str = "final",
+    direction: Direction | None = None,
+    label: str | None = None,
 ) -> Generator:
     """The network of a run as `generate` or `translate` use it.
 
@@ -155,8 +160,15 @@ def load_generator(
     if sampling.kind_of(run) == "images":
         if direction is not None:
             raise UserError(f"{run}: makes pictures from nothing. Leave --direction out.")
-        return _from_latents(Sampler(run, checkpoint))
+        _refuse_class(run, label)
+        return _from_latents(Sampler(run, checkpoint, label=label))
+    _refuse_class(run, label)
     return _from_pictures(Translator(run, checkpoint, direction), checkpoint)
+
+
+def _refuse_class(run: Path, label: str | None) -> None:
+    if label is not None and not sampling.classes_at_will(run):
+        raise UserError(f"--class: {run.name} is not a conditional run. Leave --class out.")
 
 
 def _from_latents(sampler: Sampler) -> Generator:

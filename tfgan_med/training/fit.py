@@ -19,6 +19,7 @@ from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.learning.system import System
 from tfgan_med.networks.extractors import ExtractorChoice
 from tfgan_med.training import model_card, run_folder, runtime, settings
+from tfgan_med.training.adaptation_task import AdaptationTask
 from tfgan_med.training.callbacks import Budget, Events, Watch
 from tfgan_med.training.domain_task import DomainTask
 from tfgan_med.training.downstream_task import DownstreamTask
@@ -31,7 +32,12 @@ from tfgan_med.training.stopping import Stopped, stop_signals
 from tfgan_med.training.task import HIGHER_IS_BETTER, Ending, FeatureScore, Task, save_sheet
 
 CALIBRATION_IMAGES = 64
-TASKS: dict[str, type[Task]] = {"pairs": PairedTask, "images": ImageTask, "domains": DomainTask}
+TASKS: dict[str, type[Task]] = {
+    "pairs": PairedTask,
+    "images": ImageTask,
+    "domains": DomainTask,
+    "source": AdaptationTask,
+}
 
 
 @dataclass(frozen=True)
@@ -501,10 +507,7 @@ def millions(count: int) -> str:
 def run_name(run_settings: RunConfig) -> str:
     """What a run folder is called behind its number."""
     path = run_settings.data.path.partition("?")[0].removeprefix("builtin:")
-    return run_settings.name or f"{run_settings.system}-{slug(path.rstrip('/').split('/')[-1])}"
-
-
-def slug(text: str) -> str:
-    """A short name for a folder."""
-    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in text.lower()).strip("-")
-    return kept[:40] or "data"
+    return (
+        run_settings.name
+        or f"{run_settings.system}-{run_folder.slug(path.rstrip('/').split('/')[-1])}"
+    )

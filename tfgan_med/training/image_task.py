@@ -12,6 +12,7 @@ import yaml
 from tfgan_med import files
 from tfgan_med.data.pipeline import ImageData, prepare_images
 from tfgan_med.data.records import DataConfig, Split
+from tfgan_med.errors import UserError
 from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.metrics.paired import variety
 from tfgan_med.models._latent import LatentModel
@@ -49,7 +50,7 @@ class ImageTask(Task):
         DataError: if the data cannot be used, with file and cure.
     """
 
-    metrics: ClassVar = ("swd",)
+    metrics: ClassVar[tuple[str, ...]] = ("swd",)
     sure_advice: ClassVar = "differentiable augmentation, `--set model.augment=color,translation`"
     data: ImageData
 
@@ -62,11 +63,30 @@ class ImageTask(Task):
             image_size=config.image_size,
             encodings=self.data.encodings,
             label=config.label,
+            classes=self._classes(),
         )
         # The generator should make the distribution of the training pictures; whether it copies
         # them is another question (`evaluate memorization`).
         self.watched: Split = "train"
         self._fixed: dict[str, list[Array]] = {}
+
+    def _classes(self) -> tuple[str, ...]:
+        """Classes that a conditional model learns apart.
+
+        Raises:
+            UserError: if there are fewer than two, or pictures without.
+        """
+        if not getattr(self.settings.model, "conditional", False):
+            return ()
+        known = self.data.decoded.classes()
+        bare = [r.id for r in self.data.decoded.records("train") if r.label is None]
+        if bare or len(known) < 2:
+            found = f"{bare[0]} has none" if bare and known else f"found {len(known)}"
+            raise UserError(
+                f"model.conditional: {self.settings.data.path}: needs two classes or more in the "
+                f"data; {found}. Put each class into a folder of its name, or leave it out."
+            )
+        return tuple(sorted(known, key=known.__getitem__))
 
     def build(self, schedule: Schedule) -> GenerativeModel:
         return build_model(self.settings, self.shapes, schedule)
@@ -109,10 +129,14 @@ class ImageTask(Task):
         """Groups of channels of the first pictures that `generate` makes."""
         assert isinstance(model, LatentModel)
         model.prepare_samples(min(calibration, self.settings.train.calibration_batches))
-        draw = latents(Order.seed, range(count), model.latent_size)
-        starts = range(0, count, 32)
-        made = np.concatenate([np.asarray(model.sample(draw[i : i + 32])) for i in starts])
-        return self.shapes.parted(made)
+        draw = latents(Order.seed, range(count), model.latent_size, model.truncation)
+        labels = self.data.spread_labels(count) if self.shapes.classes else None
+        parts = [slice(start, start + 32) for start in range(0, count, 32)]
+        made = [
+            np.asarray(model.sample(draw[part], None if labels is None else labels[part]))
+            for part in parts
+        ]
+        return self.shapes.parted(np.concatenate(made))
 
     def observe(self, model: GenerativeModel, score: FeatureScore | None, step: int) -> Observation:
         """Distance of samples to as many training pictures."""
@@ -171,8 +195,9 @@ class ImageTask(Task):
     def _write(self, folder: RunFolder) -> tuple[Path, Path]:
         """Samples, as many as training pictures, and the real pictures as folders."""
         data, made = self.data.decoded, folder.path / "generated"
-        order = Order(min(self.data.counts["train"], MOST_SAMPLES))
-        sampling.generate_folder([sampling.Sampler(folder.path)], made, order, replace=True)
+        samplers = sampling.samplers_of(folder.path)
+        most = None if len(samplers) > 1 else min(self.data.counts["train"], MOST_SAMPLES)
+        sampling.generate_folder(samplers, made, Order(most), replace=True)
         if self.data.counts["test"]:
             ids, batches = data.names("test"), data.batches("test")
             translation.write_reals(batches, ids, data.encodings, folder, "test")

@@ -61,7 +61,7 @@ _HELD_OUT = (
     "The weights were chosen on the validation split; the test split was looked at once. With few "
     "test pictures these numbers are uncertain: `tfgan-med experiment run` gives intervals."
 )
-VERBS = {"images": "makes", "pairs": "translates", "domains": "translates"}
+VERBS = {"images": "makes", "source": "makes", "pairs": "translates", "domains": "translates"}
 CAUTIONS = {
     "labels": _HELD_OUT,
     "masks": _HELD_OUT,
@@ -72,6 +72,10 @@ CAUTIONS = {
     "images": "These compare local patches. They do not say whether whole pictures look real "
     "(`tfgan-med evaluate all`), whether they are copies (`tfgan-med evaluate memorization`), nor "
     "whether they help a downstream model.",
+    "source": "L1, PSNR and SSIM are of training pictures that the generator has rebuilt, each "
+    "from a latent vector of its own: they say what it can show, not how good new pictures are, "
+    "and a perfect score is a set learned by heart. Look at interpolation.png, and for copies at "
+    "`tfgan-med evaluate memorization`.",
     "domains": "A low distance with little change says that the pictures were left as they are. "
     "The scores do not say whether the translated pictures look real (`tfgan-med evaluate all`) "
     "nor whether they help a downstream model. Unpaired translation adds and removes findings to "
@@ -84,6 +88,7 @@ USES = {
     "ids": _PREDICT,
     "pairs": "`tfgan-med translate {number} --input FOLDER` makes pictures for new conditions.",
     "images": "`tfgan-med generate {number} --count N --out FOLDER` makes new pictures.",
+    "source": "`tfgan-med generate {number} --count N --out FOLDER` makes new pictures.",
     "domains": "`tfgan-med translate {number} --direction a2b --input FOLDER` translates pictures.",
 }
 

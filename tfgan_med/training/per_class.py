@@ -67,18 +67,14 @@ def _of_class(whole: RunConfig, label: str) -> RunConfig:
 
 def start(whole: RunConfig, runs_dir: Path) -> Path:
     """Make the folder of the classes' runs; none of them is begun yet."""
-    named = {label: _folder_name(label, i) for i, label in enumerate(class_settings(whole))}
+    named = {
+        label: run_folder.class_folder(label, i) for i, label in enumerate(class_settings(whole))
+    }
     parent = run_folder.next_folder(runs_dir, fit.run_name(whole))
     text = config.as_yaml(whole, commented=True, relative_to=parent)
     files.write_text(parent / "settings.yaml", text)
     files.write_json(parent / CLASSES, {"system": whole.system, "classes": named})
     return parent
-
-
-def _folder_name(label: str, index: int) -> str:
-    """The class as a folder name; numbered where letters were lost, so that no two are alike."""
-    name = fit.slug(label)
-    return name if name == label else f"{index:02d}-{name}"
 
 
 def open_runs(parent: Path, changes: Sequence[str] = ()) -> Iterator[ClassRun]:

@@ -368,3 +368,15 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def slug(text: str) -> str:
+    """A short name for a folder."""
+    kept = "".join(c if c.isalnum() and c.isascii() else "-" for c in text.lower()).strip("-")
+    return kept[:40] or "data"
+
+
+def class_folder(label: str, index: int) -> str:
+    """A class as a folder name; numbered where letters were lost, so that no two are alike."""
+    name = slug(label)
+    return name if name == label else f"{index:02d}-{name}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +86,10 @@ class ImageShapes(Config):
     """Of each group of channels: the picture, then its masks."""
     label: str | None = None
     """Class that it was trained on, if one."""
+    classes: tuple[str, ...] = ()
+    """Classes that it makes pictures of at will, in the order of their numbers."""
+    extra: dict[str, Any] = {}
+    """What else the model is built from: further arguments of its constructor."""
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -103,6 +109,7 @@ def build_model(
 ) -> LatentModel:
     """The model of a run; with `inference`, the generator alone."""
     cls: Any = model_class(settings.system)  # the constructor of models from latents
+    classes = {"num_classes": len(shapes.classes)} if shapes.classes else {}
     try:
         model: LatentModel = cls(
             settings.model,
@@ -111,6 +118,8 @@ def build_model(
             schedule=schedule,
             seed=settings.train.seed,
             inference=inference,
+            **classes,
+            **shapes.extra,
         )
         return model
     except ValueError as error:  # sizes that the networks cannot have
@@ -128,17 +137,25 @@ class Sampler:
         checkpoint: `final` for the exported weights (the newest checkpoint if training has not
             ended), or `latest`, `best`; batch-norm statistics of a checkpoint are averaged anew.
         batch: pictures computed at once; by default 64, above 128 px fewer, at least 4.
+        label: of which class, for runs that make each at will.
 
     Attributes:
         encodings: what a picture consists of and how it is written, the image first.
         latent_size: length of a latent vector.
-        label: class of the pictures, if the run was trained on one.
+        truncation: bound of the latents' values unless another is asked for; None for none.
+        label: class of the pictures, if they are of one.
         network: from latent vectors to pictures, batch-norm statistics and all.
     Raises:
-        UserError: if the run holds no weights, or makes pictures from pictures.
+        UserError: if the run holds no weights, makes pictures from pictures, or not of the class.
     """
 
-    def __init__(self, run: Path, checkpoint: str = "final", batch: int | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        checkpoint: str = "final",
+        batch: int | None = None,
+        label: str | None = None,
+    ) -> None:
         kind = kind_of(run)
         if kind != "images":
             raise UserError(
@@ -148,17 +165,21 @@ class Sampler:
         self.checkpoint = checkpoint
         self.shapes = ImageShapes(**load_yaml(run / "weights" / "network.yaml"))
         self.encodings = tuple(map(_storable, self.shapes.encodings))
-        self.label = self.shapes.label
+        self.at_will = bool(self.shapes.classes)
+        self.label = _known_class(run, self.shapes, label) if self.at_will else self.shapes.label
         settings = saved_settings(run)
         self.calibration_batches = settings.train.calibration_batches
         model = build_model(settings, self.shapes, inference=True)
         self.latent_size = model.latent_size
+        self.truncation = model.truncation
         self.weights_file, arrays = weights.read(run, "generator", checkpoint)
         weights.assign(model.networks["generator"], arrays, self.weights_file)
         self.recalibrated = self.weights_file != weights.exported(run, "generator")
         network = model.networks["generator"]
         if self.recalibrated:
             network = model.prepare_samples(self.calibration_batches)
+        if self.at_will:
+            network = of_class(network, self.shapes.classes.index(str(self.label)))
         self.batch = batch or max(4, min(64, BATCH_PIXELS // self.shapes.image_size**2))
         self.network = network
         self._forward = self._compile(network, runtime.use_xla(settings.train))
@@ -203,6 +224,29 @@ class Sampler:
         groups = self.shapes.parted(self.images(vectors))
         return [coding.picture(g, e) for g, e in zip(groups, self.encodings, strict=True)]
 
+    def bounded(self, order: Order) -> Order:
+        """The order with the model's own bound of the latents if it names none."""
+        bound = self.truncation if order.truncation is None else order.truncation
+        return dataclasses.replace(order, truncation=None if bound == math.inf else bound)
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its pictures beside those of other classes."""
+        if not self.at_will:
+            return self.run.name
+        label = str(self.label)
+        return run_folder.class_folder(label, self.shapes.classes.index(label))
+
+    @property
+    def training_count(self) -> int:
+        """How many items its pictures were learned from, of their class alone.
+
+        Raises:
+            UserError: if the run does not say.
+        """
+        label = self.label if self.at_will else None
+        return training_count(self.run, label)
+
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """Which network made the pictures, for provenance."""
@@ -225,6 +269,36 @@ class Sampler:
         }
 
 
+def samplers_of(run: Path, checkpoint: str = "final") -> list[Sampler]:
+    """The sampler of a run, or of each class of a run that makes them at will."""
+    classes = classes_at_will(run)
+    if not classes:
+        return [Sampler(run, checkpoint)]
+    return [Sampler(run, checkpoint, label=label) for label in classes]
+
+
+def classes_at_will(run: Path) -> tuple[str, ...]:
+    """Classes that a conditional run makes pictures of; empty for other runs."""
+    return tuple(load_yaml(run / "weights" / "network.yaml").get("classes", ()))
+
+
+def of_class(generator: keras.Model, number: int) -> keras.Model:
+    """A generator with classes as one of latents alone, for pictures of one class."""
+    latents = keras.Input(generator.inputs[0].shape[1:], name="latents")
+    labels = keras.ops.full_like(latents[:, 0], number, dtype="int64")
+    return keras.Model(latents, generator([latents, labels]), name=generator.name)
+
+
+def _known_class(run: Path, shapes: ImageShapes, label: str | None) -> str:
+    """UserError if a class that must be named is not, or is none of the run's."""
+    some = ", ".join(shapes.classes)
+    if label is None:
+        raise UserError(f"{run}: makes pictures of its classes at will: {some}. Name one of them.")
+    if label not in shapes.classes:
+        raise UserError(f"{run}: makes no pictures of the class {label}. Name one of: {some}.")
+    return label
+
+
 def _storable(encoding: Encoding) -> Encoding:
     """Pictures of floating-point values are written over the whole range of 16 bits."""
     if encoding.kind != "image" or encoding.dtype in ("uint8", "uint16"):
@@ -242,7 +316,7 @@ class Order:
     Attributes:
         count: pictures of each generator; by default as many as it was trained on.
         seed: of the latent vectors.
-        truncation: bound of their values; None for none.
+        truncation: bound of their values; None for the model's own, infinity for none.
         form: `png`, `npz` or `tfrecord`, see `data/writers.py`.
     """
 
@@ -272,13 +346,13 @@ def part_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.part")
 
 
-def training_count(run: Path) -> int:
-    """How many items a run was trained on.
+def training_count(run: Path, label: str | None = None) -> int:
+    """How many items a run was trained on, of one class or of all.
 
     Raises:
         UserError: if the run does not say.
     """
-    count = len(translation.trained_on(run))
+    count = len(translation.trained_on(run, label))
     if not count:
         raise UserError(
             f"{run}: has no data.json, so the number of training pictures is not known. Say how "
@@ -309,6 +383,7 @@ def generate_folder(
             is neither given nor known.
         TrainingError: if the disk is full.
     """
+    order = samplers[0].bounded(order)
     part, plans = part_of(out), _plans(samplers, order)
     _open_part(part, _state(samplers, plans, order), replace)
     outputs = [writers.FORMATS[order.form](part, plan) for plan in plans]
@@ -347,17 +422,17 @@ def _fill(sampler: Sampler, output: writers.Writer, order: Order) -> Iterator[tu
 
 
 def _plans(samplers: Sequence[Sampler], order: Order) -> list[writers.Plan]:
-    folders = {str(sampler.label): sampler.run.name for sampler in samplers}
+    folders = {str(sampler.label): sampler.folder for sampler in samplers}
     several = len(samplers) > 1
     class_folders = several and writers.can_be_class_folders(folders, samplers[0].encodings)
     return [
         writers.Plan(
-            count=order.count or training_count(sampler.run),
+            count=order.count or sampler.training_count,
             image_size=sampler.shapes.image_size,
             encodings=sampler.encodings,
             seed=order.seed,
             label=sampler.label,
-            below=sampler.run.name if several else "",
+            below=sampler.folder if several else "",
             class_folders=class_folders,
         )
         for sampler in samplers
@@ -392,7 +467,7 @@ def _facts(
         made_by = first.facts
     else:
         made_by = {
-            "run": first.run.parent.name,
+            "run": (first.run if first.at_will else first.run.parent).name,
             "system": first.shapes.system,
             "classes": {str(sampler.label): sampler.facts for sampler in samplers},
         }
@@ -406,8 +481,14 @@ def _facts(
         "truncation": order.truncation,
         "format": order.form,
         "batch": first.batch,
-        "trained_on": [item for s in samplers for item in translation.trained_on(s.run)],
+        "trained_on": _trained_on(samplers),
     }
+
+
+def _trained_on(samplers: Sequence[Sampler]) -> list[dict[str, Any]]:
+    """Items that the generators saw; a run of several classes is asked once."""
+    runs = dict.fromkeys(sampler.run for sampler in samplers)
+    return [item for run in runs for item in translation.trained_on(run)]
 
 
 # Stopping and going on ----------------------------------------------------------------------------
@@ -510,6 +591,7 @@ def interpolate(
     Returns:
         For each encoding `(steps, size, size, 3)` uint8; masks are cut at 0.
     """
+    order = sampler.bounded(order)
     ends = latents(order.seed, (first, last), sampler.latent_size, order.truncation)
     values = sampler.images(PATHS[path](ends[0], ends[1], steps))
     shown = []

@@ -39,6 +39,10 @@ MEANINGS = {
     "swd_masks": "the same of the masks",
     "swd_a2b": "the same from translated A to real B",
     "swd_b2a": "the same from translated B to real A",
+    "perceptual": "perceptual distance to the true picture on the network of `model.lpips_net`; "
+    "lower is better",
+    "nearest": "distance of samples to the nearest training picture, as a share of that between "
+    "training pictures; far below that of the mean picture they are copies",
     "cycle": "mean difference after there and back, of 255 grey levels; lower is better",
     "ssim_to_input": "structural similarity to the picture it was made from; 1 is a copy",
     "correlation_a2b": "correlation with the input's brightness, A to B; negative is inverted",

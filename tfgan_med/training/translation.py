@@ -314,8 +314,12 @@ def condition_pixels(values: Array, role: str) -> Array:
     return values.astype(np.uint8) if values.max() < 256 else values.astype(np.uint16)
 
 
-def trained_on(run: Path) -> list[dict[str, Any]]:
-    """Hashes and groups of the items the generator saw, so that leaks can be found."""
+def trained_on(run: Path, label: str | None = None) -> list[dict[str, Any]]:
+    """Hashes and groups of the items the generator saw, so that leaks can be found.
+
+    Args:
+        label: those of this class alone.
+    """
     path = run / "data.json"
     if not path.is_file():
         return []
@@ -323,7 +327,7 @@ def trained_on(run: Path) -> list[dict[str, Any]]:
     return [
         {key: item[key] for key in ("id", "sha256", "group") if key in item}
         for item in items
-        if item.get("split") == "train"
+        if item.get("split") == "train" and (label is None or item.get("label") == label)
     ]
 
 
