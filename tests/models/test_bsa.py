@@ -54,7 +54,7 @@ def discs(count: int = 5) -> np.ndarray:
     rows, columns = np.mgrid[:32, :32]
     pictures = []
     for _ in range(count):
-        y, x, radius = *draw.uniform(10, 22, 2).tolist(), draw.uniform(5, 10)
+        (y, x), radius = draw.uniform(10, 22, 2), draw.uniform(5, 10)
         inside = ((rows - y) ** 2 + (columns - x) ** 2 < radius**2)[..., None]
         pictures.append(np.where(inside, draw.uniform(-1, 1, 3), draw.uniform(-1, 1, 3)))
     return np.array(pictures, np.float32)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from tfgan_med.errors import DataError, UserError
+from tfgan_med.learning.optimizers import UNSCHEDULED
 from tfgan_med.models.bsa import BSA
 from tfgan_med.networks.sngan import GeneratorPlan, sngan_generator
 from tfgan_med.ops import images
@@ -118,7 +119,7 @@ def test_a_run_goes_on_and_generates_when_its_source_is_gone(
 
 def test_it_begins_as_the_generator_of_the_run_it_adapts(source: Path) -> None:
     task = AdaptationTask(adapting(source))
-    model = task.build(fit.Schedule(1, 1))
+    model = task.build(UNSCHEDULED)
     assert isinstance(model, BSA)
     vectors = np.random.default_rng(0).normal(size=(3, 128)).astype(np.float32)
     made = np.asarray(model.generator(vectors, training=False))
@@ -128,7 +129,7 @@ def test_it_begins_as_the_generator_of_the_run_it_adapts(source: Path) -> None:
 
 def test_an_interpolation_ends_at_the_reconstructions(source: Path) -> None:
     task = AdaptationTask(adapting(source, "model.latent_start=normal"))
-    model = task.build(fit.Schedule(1, 1))
+    model = task.build(UNSCHEDULED)
     assert isinstance(model, BSA)
     sheet = task._interpolation_sheet(model)
     rows = task.data.decoded.spread_rows("train", 10)
@@ -165,20 +166,20 @@ def test_a_source_with_classes_is_adapted_as_one(tmp_path: Path) -> None:
     assert found.plan.num_classes == 2 and found.facts["classes"] == ["a", "b"]
     task = AdaptationTask(adapting(run, "model.source_affine=1"))
     assert task.shapes.extra["source"]["num_classes"] == 0
-    assert isinstance(task.build(fit.Schedule(1, 1)), BSA)
+    assert isinstance(task.build(UNSCHEDULED), BSA)
     with pytest.raises(
         UserError, match=r"source_affine is 2.*numbers 0 to 1.*model\.source_affine"
     ):
-        AdaptationTask(adapting(run, "model.source_affine=2")).build(fit.Schedule(1, 1))
+        AdaptationTask(adapting(run, "model.source_affine=2")).build(UNSCHEDULED)
 
 
 def test_the_published_file_is_adapted(tmp_path: Path) -> None:
     plan = GeneratorPlan(image_size=32, channels=3, base=4, latent_size=8)
     generator = sngan_generator(plan, 5)
     path = tmp_path / "ResNetGenerator.npz"
-    np.savez(path, **chainer_arrays(generator, plan))
+    np.savez(path, allow_pickle=False, **chainer_arrays(generator, plan))
     task = AdaptationTask(adapting(path))
-    model = task.build(fit.Schedule(1, 1))
+    model = task.build(UNSCHEDULED)
     assert isinstance(model, BSA) and model.latent_size == 8
     vectors = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
     expected = generator(vectors, training=False)
@@ -247,7 +248,7 @@ def test_random_crops_are_refused_and_mirrors_are_warned_of() -> None:
     with pytest.raises(UserError, match=r"data\.load_size is 40"):
         AdaptationTask(settled("bsa", "data.load_size=40"))
     assert settled("bsa").data.flip is False
-    model = AdaptationTask(settled("bsa", "data.flip=true")).build(fit.Schedule(1, 1))
+    model = AdaptationTask(settled("bsa", "data.flip=true")).build(UNSCHEDULED)
     assert any("data.flip is on" in notice for notice in model.notices)
 
 
@@ -260,7 +261,7 @@ def test_a_batch_holds_no_picture_twice_even_of_a_small_set() -> None:
     changes = ("data.path=builtin:smear?count=8&size=32", "train.batch_size=25")
     task = AdaptationTask(settled("bsa", *changes))
     assert task.count < 8
-    model = task.build(fit.Schedule(1, 1))
+    model = task.build(UNSCHEDULED)
     assert any("train.batch_size is 25" in notice for notice in model.notices)
     batches = task.data.train_batches(25, seed=0).take(3)
     assert [sorted(b["rows"].numpy()) for b in batches] == 3 * [list(range(task.count))]
@@ -271,7 +272,7 @@ def test_latent_vectors_begin_at_zero_or_normal(source: Path) -> None:
     found = {}
     for start in ("zero", "normal"):
         task = AdaptationTask(adapting(source, f"model.latent_start={start}"))
-        model = task.build(fit.Schedule(1, 1))
+        model = task.build(UNSCHEDULED)
         assert isinstance(model, BSA)
         found[start] = model.latent_vectors()
     assert found["zero"].shape == (16, 128) and not found["zero"].any()
