@@ -410,7 +410,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 @app.command()
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Subsets of the same pictures.")
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]DIR...", help="Subsets of the same pictures, and what to call them."
+        ),
     ],
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for comparison.csv and scatter.png.")
@@ -424,9 +427,11 @@ def compare(
 
     All are measured in the components of the first one.
 
-    Six subsets:
+    Six subsets, then two by other names:
 
         tfgan-med select compare faces-* --out comparison
+
+        tfgan-med select compare any=faces-random0 spread=faces-kss1 --out comparison
 
     The numbers for programs, one line for each subset:
 

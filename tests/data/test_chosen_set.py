@@ -332,7 +332,7 @@ def test_subsets_of_one_set_are_compared_by_overlap_and_spread(tmp_path: Path) -
     one, two = chosen_from(tmp_path / "set", 3), chosen_from(tmp_path / "set", 5)
     chosen_set.write(one, tmp_path / "one")
     chosen_set.write(two, tmp_path / "two")
-    subsets = [read(tmp_path / name) for name in ("one", "two")]
+    subsets = [read(str(tmp_path / name)) for name in ("one", "two")]
     rows = reopen(subsets)
     found = compare(subsets, rows, one.space)
     assert found[0].shared == {"one": 3, "two": 3}  # a smaller draw is part of a larger one
@@ -347,21 +347,21 @@ def test_subsets_of_other_pictures_are_not_compared(tmp_path: Path) -> None:
     chosen_set.write(chosen_from(paired(tmp_path / "set")), tmp_path / "one")
     chosen_set.write(chosen_from(paired(tmp_path / "other", 7)), tmp_path / "two")
     with pytest.raises(UserError, match="two: chosen from other pictures than"):
-        reopen([read(tmp_path / "one"), read(tmp_path / "two")])
+        reopen([read(str(tmp_path / "one")), read(str(tmp_path / "two"))])
 
 
 def test_changed_pictures_are_noticed(tmp_path: Path) -> None:
     chosen_set.write(chosen_from(paired(tmp_path / "set")), tmp_path / "one", copy=True)
     write(tmp_path / "set" / "images" / "ward" / "0.png", noise(99, 24, 32, 3))
     with pytest.raises(UserError, match="files were added, removed or changed"):
-        reopen([read(tmp_path / "one")])
+        reopen([read(str(tmp_path / "one"))])
 
 
 def test_tiles_and_whole_pictures_are_not_compared(tmp_path: Path) -> None:
     chosen_set.write(chosen_from(paired(tmp_path / "set")), tmp_path / "whole")
     tiles = chosen_from(tmp_path / "set", 20, fit="patches")
     chosen_set.write(tiles, tmp_path / "tiles")
-    subsets = [read(tmp_path / "whole"), read(tmp_path / "tiles")]
+    subsets = [read(str(tmp_path / "whole")), read(str(tmp_path / "tiles"))]
     whole = chosen_from(tmp_path / "set")
     with pytest.raises(UserError, match="is none of the pictures of the first subset"):
         compare(subsets, whole.rows, whole.space)
@@ -373,4 +373,4 @@ def test_a_folder_that_is_no_subset_is_refused(tmp_path: Path, text: str | None)
         (tmp_path / "selection.json").write_text(text)
         (tmp_path / "selection.csv").write_text("item,cluster\n")
     with pytest.raises(UserError, match="no subset of this version"):
-        read(tmp_path)
+        read(str(tmp_path))

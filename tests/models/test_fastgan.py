@@ -18,6 +18,7 @@ from tfgan_med.batches import ImageBatch
 from tfgan_med.errors import MissingWeightsError, UserError
 from tfgan_med.layers.noise import NoiseInjection
 from tfgan_med.losses.game import Game
+from tfgan_med.losses.perceptual import LearnedDistance
 from tfgan_med.models import fastgan
 from tfgan_med.models.fastgan import FastGAN, FastGANConfig
 from tfgan_med.networks import lpips
@@ -540,7 +541,7 @@ def test_gradients_stay_finite_where_a_network_sees_nothing() -> None:
     inputs = keras.Input((None, None, 3))
     trunk = keras.Model(inputs, [keras.layers.ReLU()(inputs)])
     network = lpips.LPIPS("test", "", False, trunk, lambda x: x, [np.ones(3, np.float32)])
-    distance = fastgan.LearnedDistance(network)
+    distance = LearnedDistance(network)
     dark = -tf.ones((1, 8, 8, 3))  # 0 in the scale of LPIPS
     with tf.GradientTape() as tape:
         tape.watch(dark)

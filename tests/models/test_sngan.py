@@ -361,7 +361,14 @@ def test_the_generator_comes_closer_to_the_faces(faces: ImageBatch) -> None:
 
 
 @pytest.mark.slow
-def test_a_step_is_the_same_compiled_by_xla(batch: ImageBatch) -> None:
+def test_a_step_is_the_same_compiled_by_xla(
+    batch: ImageBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def normal(_: SNGAN, shape: Any, stream: int = 0) -> tf.Tensor:  # XLA draws other numbers
+        draw = np.random.default_rng(stream).normal(size=shape).astype(np.float32)
+        return tf.constant(draw)
+
+    monkeypatch.setattr(SNGAN, "normal", normal)
     found = []
     for jit in (False, True):
         model = make((1, 1), conditional=True, augment="color,translation", n_dis=1)
@@ -371,13 +378,14 @@ def test_a_step_is_the_same_compiled_by_xla(batch: ImageBatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("conditional", [False, True])
-def test_two_devices_keep_the_same_weights(conditional: bool, batch: ImageBatch) -> None:
+def test_two_devices_keep_the_same_weights(batch: ImageBatch) -> None:
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     assert len(devices) >= 2
-    strategy = tf.distribute.MirroredStrategy(devices[:2])
+    strategy = tf.distribute.MirroredStrategy(
+        devices[:2], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
     with strategy.scope():
-        model = make(conditional=conditional)
+        model = make(conditional=True)
     data = tf.data.Dataset.from_tensors(dict(first(batch))).unbatch().batch(8, drop_remainder=True)
     data = strategy.experimental_distribute_dataset(data)
     before = values(model.discriminator)

@@ -27,20 +27,17 @@ class Stored:
 
     Attributes:
         folder: where it is.
+        name: what tables and figures call it.
         facts: `selection.json`.
         items: names of the chosen pictures in the set they were chosen from.
         clusters: of each.
     """
 
     folder: Path
+    name: str
     facts: Mapping[str, Any]
     items: tuple[str, ...]
     clusters: npt.NDArray[np.int64]
-
-    @property
-    def name(self) -> str:
-        """What tables and figures call it."""
-        return self.folder.name or str(self.folder)
 
     @property
     def contents(self) -> str:
@@ -59,18 +56,25 @@ class Stored:
         return DataConfig(**{k: v for k, v in self.facts["data"].items() if k in known})
 
 
-def read(folder: Path) -> Stored:
+def read(place: str) -> Stored:
     """Read `selection.json` and `selection.csv`.
 
+    Args:
+        place: the folder, or `name=folder`; by default the folder's own name.
     Raises:
         UserError: if the folder is no subset.
     """
+    name, named, path = place.partition("=")
+    if not named or Path(place).is_dir():
+        path, name = place, Path(place).name or place
+    folder = Path(path)
     try:
         noted = files.read_json(folder / "selection.json")
         text = (folder / "selection.csv").read_text(encoding="utf-8")
         lines = list(csv.DictReader(io.StringIO(text)))
         stored = Stored(
             folder,
+            name,
             noted,
             tuple(line["item"] for line in lines),
             np.array([int(line["cluster"]) for line in lines], np.int64),

@@ -265,14 +265,14 @@ class SubsetPlanner:
 
     def _overview(self, name: str, chosen: Sequence[Cell]) -> Cell:
         def command(folder: Path) -> list[str]:
-            folders = [str(self.store.path(cell)) for cell in chosen]
+            folders = [f"{cell.about['subset']}={self.store.path(cell)}" for cell in chosen]
             # Its folder does not appear whole: what a stopped process left is replaced.
             return ["select", "compare", *folders, "--out", str(folder), "--force", "--json"]
 
         return Cell(
             "select",
             f"{name}-overview",
-            key_of("select", {"compare": len(chosen)}, chosen),
+            key_of("select", {"compare": [cell.about["subset"] for cell in chosen]}, chosen),
             needs=tuple(cell.name for cell in chosen),
             command=command,
             output=RESULTS,

@@ -12,6 +12,7 @@ from keras import ops
 
 from tfgan_med.errors import UserError
 from tfgan_med.losses.reconstruction import refuse_other_shape
+from tfgan_med.networks.lpips import LPIPS
 from tfgan_med.networks.vgg import caffe_pixels, vgg16_features
 
 Tensor = Any
@@ -115,6 +116,38 @@ class PerceptualLoss:
         )
         weights = ops.convert_to_tensor(self.lambdas, "float32")
         return ops.mean(weights * distances / self.feature_scales)
+
+
+class LearnedDistance:
+    """LPIPS of batches, with gradients; the formula is in `networks/lpips.py`.
+
+    Gradients are finite where all features are 0, which happens in black corners.
+
+    Args:
+        network: trunk and weights.
+    """
+
+    def __init__(self, network: LPIPS) -> None:
+        self._trunk, self._scale, self._linear = network._trunk, network._scale, network._linear
+
+    def __call__(self, target: Tensor, rebuilt: Tensor) -> Tensor:
+        """Mean distance of pictures `(batch, height, width, 1 or 3)` in [-1, 1], float32 scalar."""
+        refuse_other_shape(target, rebuilt)
+        wanted, given = self._features(ops.stop_gradient(target)), self._features(rebuilt)
+        layer_distances = [
+            ops.mean(ops.sum(ops.square(w - g) * weights, axis=-1))
+            for w, g, weights in zip(wanted, given, self._linear, strict=True)
+        ]
+        return sum(layer_distances)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Maps whose vectors at each place have length 1, or 0 where there is nothing."""
+        pixels = 127.5 * (ops.cast(images, "float32") + 1.0)
+        if pixels.shape[-1] == 1:
+            pixels = ops.repeat(pixels, 3, axis=-1)
+        maps = [ops.cast(x, "float32") for x in self._trunk(self._scale(pixels), training=False)]
+        squares = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in maps]
+        return [x * ops.rsqrt(ops.maximum(s, 1e-20)) for x, s in zip(maps, squares, strict=True)]
 
 
 def _lambdas(

@@ -31,9 +31,9 @@ from tfgan_med.config import Config
 from tfgan_med.errors import UserError
 from tfgan_med.layers.batch_statistics import ScaleShift
 from tfgan_med.learning.optimizers import UNSCHEDULED, FusedAdam, Schedule
+from tfgan_med.losses.perceptual import LearnedDistance
 from tfgan_med.losses.reconstruction import l1_loss
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.models.fastgan import LPIPS_FILES, LearnedDistance
 from tfgan_med.networks import lpips, pretrained
 from tfgan_med.networks.sngan import GeneratorPlan, sngan_generator
 from tfgan_med.networks.vgg import LAYERS, caffe_pixels, vgg16_features
@@ -422,11 +422,7 @@ class PerceptualTerm:
         if config.vgg_weights is not None or pretrained.find("vgg16") is not None:
             return "vgg16"
         missing = "VGG16's weights, the paper's, are not on this machine (`tfgan-med weights`)"
-        named = (config.lpips_trunk, config.lpips_linear)
-        here = all(
-            given is not None or pretrained.find(name) is not None
-            for name, given in zip(LPIPS_FILES[config.lpips_net], named, strict=True)
-        )
+        here = not lpips.missing(config.lpips_net, config.lpips_trunk, config.lpips_linear)
         chosen = "lpips" if here and image_size >= lpips.SMALLEST else "none"
         instead = f"LPIPS ({config.lpips_net})" if chosen == "lpips" else "L1 alone, which blurs"
         self.notices.append(

@@ -34,22 +34,16 @@ from tfgan_med.layers.skip_excitation import skip_excitation
 from tfgan_med.layers.spectral import SpectralConv2D, SpectralConv2DTranspose, power_iteration
 from tfgan_med.learning.optimizers import UNSCHEDULED, FusedAdam, Schedule
 from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
-from tfgan_med.losses.perceptual import PerceptualLoss
-from tfgan_med.losses.reconstruction import l1_loss, refuse_other_shape
+from tfgan_med.losses.perceptual import LearnedDistance, PerceptualLoss
+from tfgan_med.losses.reconstruction import l1_loss
 from tfgan_med.models._latent import LatentModel
-from tfgan_med.networks import lpips, pretrained
+from tfgan_med.networks import lpips
 from tfgan_med.networks.initialization import normal_weights, seed_of
 from tfgan_med.ops import random
 
 SIZES = (64, 128, 256, 512, 1024)
 MAX_SMALL_SIZE = 128
 VGG_LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3")
-LPIPS_FILES = {
-    "vgg": ("lpips-vgg", "lpips-vgg-linear"),
-    "alex": ("lpips-alex", "lpips-alex-linear"),
-    "squeeze": ("lpips-squeeze", "lpips-squeeze-linear"),
-    "squeezenet-caffe": ("squeezenet", "lpips-squeeze-linear"),
-}
 
 # Streams of random numbers, so that no two draws of a step are the same.
 LATENTS, REAL, FAKE, SMALL_FAKE, CORNER, REAL_MARGIN, FAKE_MARGIN, PENALTY = range(8)
@@ -575,12 +569,7 @@ class ReconstructionDistance:
 
     def _available(self, config: FastGANConfig) -> str:
         """`lpips` where it can be had, else `l1` with a notice."""
-        named = (config.lpips_trunk, config.lpips_linear)
-        missing = [
-            name
-            for name, given in zip(LPIPS_FILES[config.lpips_net], named, strict=True)
-            if given is None and pretrained.find(name) is None
-        ]
+        missing = lpips.missing(config.lpips_net, config.lpips_trunk, config.lpips_linear)
         if self.picture_channels not in (1, 3):
             reason = f"LPIPS sees 1 or 3 channels, not {self.picture_channels}"
         elif missing:
@@ -604,35 +593,3 @@ class ReconstructionDistance:
             first = self.picture_channels
             distance += l1_loss(target[..., first:], rebuilt[..., first:])
         return distance
-
-
-class LearnedDistance:
-    """LPIPS of batches, with gradients; the formula is in `networks/lpips.py`.
-
-    Gradients are finite where all features are 0, which happens in black corners.
-
-    Args:
-        network: trunk and weights.
-    """
-
-    def __init__(self, network: lpips.LPIPS) -> None:
-        self._trunk, self._scale, self._linear = network._trunk, network._scale, network._linear
-
-    def __call__(self, target: Tensor, rebuilt: Tensor) -> Tensor:
-        """Mean distance of pictures `(batch, height, width, 1 or 3)` in [-1, 1], float32 scalar."""
-        refuse_other_shape(target, rebuilt)
-        wanted, given = self._features(tf.stop_gradient(target)), self._features(rebuilt)
-        layer_distances = [
-            ops.mean(ops.sum(ops.square(w - g) * weights, axis=-1))
-            for w, g, weights in zip(wanted, given, self._linear, strict=True)
-        ]
-        return sum(layer_distances)
-
-    def _features(self, images: Tensor) -> list[Tensor]:
-        """Maps whose vectors at each place have length 1, or 0 where there is nothing."""
-        pixels = 127.5 * (ops.cast(images, "float32") + 1.0)
-        if pixels.shape[-1] == 1:
-            pixels = ops.repeat(pixels, 3, axis=-1)
-        maps = [ops.cast(x, "float32") for x in self._trunk(self._scale(pixels), training=False)]
-        squares = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in maps]
-        return [x * ops.rsqrt(ops.maximum(s, 1e-20)) for x, s in zip(maps, squares, strict=True)]

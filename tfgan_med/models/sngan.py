@@ -28,6 +28,7 @@ from tfgan_med.learning.optimizers import UNSCHEDULED, ConstantThenLinear, Fused
 from tfgan_med.losses.game import Game, GameConfig, mean_score, sign_accuracy
 from tfgan_med.models._latent import CALIBRATION_BATCH, LatentModel
 from tfgan_med.networks.sngan import GeneratorPlan, sngan_discriminator, sngan_generator
+from tfgan_med.ops import random
 
 FAKES_PER_REAL = {32: 2, 64: 1, 128: 2}  # in the generator's step; 128, 64, 32 in the reference
 GREY_LEVEL = 2.0 / 255.0
@@ -193,7 +194,7 @@ class SNGAN(LatentModel):
         if not self.num_classes:
             return self.generator(latents, training=True), None
         labels = tf.random.stateless_uniform(
-            (count,), self.random_seed(next(streams)), 0, self.num_classes, tf.int64
+            (count,), self.random_seed(next(streams)), 0, self.num_classes, tf.int64, alg="philox"
         )
         return self.generator([latents, labels], training=True), labels
 
@@ -243,7 +244,7 @@ class SNGAN(LatentModel):
         if not self.config.dequantize:
             return images
         picture, *masks = tf.split(images, self.channels, axis=-1)
-        noise = tf.random.stateless_uniform(picture.shape, self.random_seed(stream), -0.5, 0.5)
+        noise = random.uniform(picture.shape, self.random_seed(stream)) - 0.5
         return tf.concat([picture + GREY_LEVEL * noise, *masks], axis=-1)
 
     def calibration_inputs(self, batches: int) -> Iterator[Any]:

@@ -208,6 +208,17 @@ def load(
     return _torchvision(name, trunk, linear)
 
 
+def missing(kind: str, trunk: Path | None = None, linear: Path | None = None) -> list[str]:
+    """Names of the weights that a network needs and that are neither given nor on this machine."""
+    names = (
+        ("squeezenet", "lpips-squeeze-linear")
+        if kind == "squeezenet-caffe"
+        else (f"lpips-{kind}", f"lpips-{kind}-linear")
+    )
+    files_given = zip(names, (trunk, linear), strict=True)
+    return [name for name, given in files_given if given is None and not pretrained.find(name)]
+
+
 def _torchvision(kind: Trunk, trunk: Path | None, linear: Path | None) -> LPIPS:
     path = pretrained.locate(f"lpips-{kind}", trunk)
     state, trunk_sha256 = pretrained.read_tensors(path)

@@ -15,8 +15,7 @@ from tfgan_med.learning.optimizers import Schedule
 from tfgan_med.metrics.paired import paired_scores
 from tfgan_med.models.base import GenerativeModel
 from tfgan_med.models.bsa import BSA, BSAConfig, collapsed, give
-from tfgan_med.models.fastgan import LPIPS_FILES
-from tfgan_med.networks import lpips, pretrained
+from tfgan_med.networks import lpips
 from tfgan_med.networks.sngan import GeneratorPlan, sngan_generator
 from tfgan_med.ops import images
 from tfgan_med.ops.latents import latents, lerp
@@ -245,12 +244,10 @@ class AdaptationTask(ImageTask):
     def _perceptual_network(self) -> lpips.LPIPS | None:
         """That of `model.lpips_net`, if its weights are here and it can see the pictures."""
         model = self.model_settings
-        named = (model.lpips_trunk, model.lpips_linear)
-        names = LPIPS_FILES[model.lpips_net]
-        here = all(g or pretrained.find(name) for g, name in zip(named, names, strict=True))
-        if not here or self.shapes.image_size < lpips.SMALLEST:
+        named = (model.lpips_net, model.lpips_trunk, model.lpips_linear)
+        if lpips.missing(*named) or self.shapes.image_size < lpips.SMALLEST:
             return None
-        return lpips.load(model.lpips_net, *named)
+        return lpips.load(*named)
 
     def _of_nearest(self, fake: list[Array]) -> dict[str, float]:
         """Median distance to the nearest training picture, as a share of that among these."""
