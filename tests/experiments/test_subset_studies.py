@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfgan_med import config
+from tfgan_med.errors import UserError
 from tfgan_med.experiments import subset_planning, subset_protocol
 from tfgan_med.experiments.cells import Store
 from tfgan_med.experiments.real_data import open_real
@@ -31,13 +32,12 @@ def paper(tmp_path: Path) -> SubsetStudy:
 @pytest.fixture
 def small(shared: Path) -> SubsetStudy:
     """The study on the shared sets."""
-    weights = shared / "weights"
+    weights, facades = shared / "weights", shared / "data" / "facades"
+    source = f"{{train: sngan, run: null, data: {{path: {facades}, image_size: 64, mode: rgb}}}}"
     changes = [
         f"sets.faces.path={shared / 'data' / 'faces-orl'}",
         f"sets.cells.path={shared / 'data' / 'rbc-smear'}",
-        f"sources.facades.data.path={shared / 'data' / 'facades'}",
-        f"generators.bsa.model.lpips_trunk={weights / SQUEEZENET}",
-        f"generators.bsa.model.lpips_linear={weights / LINEAR}",
+        f"sources.others={source}",
         f"metrics.features={weights / 'mobilenet-v1-0.25-224-imagenet.pb'}",
         f"metrics.lpips_trunk={weights / SQUEEZENET}",
         f"metrics.lpips_linear={weights / LINEAR}",
@@ -95,11 +95,6 @@ def test_the_small_scale_is_planned_on_the_shared_data(small: SubsetStudy, tmp_p
     assert len({repeat.training.steps for repeat in plan.repeats}) == len(small.generators)
 
 
-def test_the_source_of_the_small_scale_is_of_another_set(small: SubsetStudy) -> None:
-    places = {str(one.path) for one in small.sets.values()}
-    trained = [one for one in small.used_sources.values() if one.train]
-    assert trained and all(one.data["path"] not in places for one in trained)
-    sizes = {one.data["image_size"] for one in trained}
-    assert sizes == {one.image_size for one in small.sets.values()}
-    modes = {one.data["mode"] for one in trained}
-    assert modes == {one.mode for one in small.sets.values()}
+def test_the_small_scale_says_which_source_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"sources.others.run: .*none"):
+        subset_protocol.read(KSS_BSA, "small", [f"sources.others.run={tmp_path / 'none'}"])
