@@ -15,6 +15,24 @@ from tfgan_med.errors import DataError, UserError
 _BUILTIN = "builtin:"
 
 
+def of_class(images: ImageSet, config: DataConfig) -> ImageSet:
+    """The items of the class `label`, if it names one.
+
+    Raises:
+        UserError: if there are none; names the classes there are.
+    """
+    if config.label is None or not images.records:
+        return images
+    records = tuple(record for record in images.records if record.label == config.label)
+    if not records:
+        has = ", ".join(images.labels) or "none"
+        raise UserError(
+            f"data.label is '{config.label}', but the classes of {config.path} are: {has}. "
+            "Name one of these, or leave data.label out."
+        )
+    return replace(images, records=records)
+
+
 def layouts() -> list[str]:
     """Names of the layouts, one per file in `data/readers`."""
     return sorted(module.name for module in pkgutil.iter_modules(readers.__path__))

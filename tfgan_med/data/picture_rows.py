@@ -179,26 +179,13 @@ def _open(config: DataConfig, part: Part) -> tuple[ImageSet, Literal["train", "a
         raise refusal(images.faults)
     taken: Literal["train", "all"] = "train" if own and part != "all" else "all"
     records = images.of_split("train") if taken == "train" else images.records
-    records = _of_class(records, config)
+    records = opening.of_class(replace(images, records=records), config).records
     if not records:
         raise DataError(
             f"{config.path}: the training split is empty. Choose from all pictures: --split all."
         )
     records = tuple(replace(r, split="train") for r in sorted(records, key=lambda r: r.id))
     return replace(images, records=records), taken
-
-
-def _of_class(records: Sequence[Record], config: DataConfig) -> tuple[Record, ...]:
-    if config.label is None or not records:
-        return tuple(records)
-    own = tuple(record for record in records if record.label == config.label)
-    if not own:
-        has = ", ".join(sorted({r.label for r in records if r.label is not None})) or "none"
-        raise UserError(
-            f"data.label is '{config.label}', but the classes of {config.path} are: {has}. "
-            "Name one of these, or leave data.label out."
-        )
-    return own
 
 
 # Making the rows ----------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -229,16 +229,7 @@ def open_data(config: DataConfig) -> ImageSet:
     """The set with its splits, of one class if `label` says so; refused if it is not sound."""
     found = splits.assign(opening.open_set(config), config)
     gate.require_fit(found, config)
-    if config.label is None:
-        return found
-    records = tuple(record for record in found.records if record.label == config.label)
-    if not records:
-        has = ", ".join(found.labels) or "none"
-        raise UserError(
-            f"data.label is '{config.label}', but the classes of {config.path} are: {has}. "
-            "Name one of these, or leave data.label out."
-        )
-    return replace(found, records=records)
+    return opening.of_class(found, config)
 
 
 def patch_distance(real: Pixels, fake: Pixels) -> float:
