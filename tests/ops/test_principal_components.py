@@ -224,11 +224,12 @@ def test_the_back_end_follows_the_size() -> None:
     mb = 2**20
     choose = principal_components._choice
     assert choose(1000, 49_152, 2048 * mb) == "exact"
-    assert choose(5000, 49_152, 2048 * mb) == "exact"
+    assert choose(3200, 49_152, 2048 * mb) == "exact"
+    assert choose(5000, 49_152, 2048 * mb) == "sketch"
     assert choose(70_000, 49_152, 2048 * mb) == "sketch"
     assert choose(70_000, 3072, 2048 * mb) == "exact"
     assert choose(400_000, 3072, 2048 * mb) == "gram"
-    assert choose(4000, 196_608, 2048 * mb) == "gram"
+    assert choose(3000, 196_608, 2048 * mb) == "gram"
 
 
 # Edges --------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ Rows = npt.NDArray[Any]  # (rows, d) uint8 or float
 
 _BLOCK_BYTES = 2**26  # of float32 rows at a time; their products then dwarf all else
 _LARGEST_GRAM = 12_000  # side of a matrix of products that can be had
-_QUICK_GRAM = 5_000  # side up to which its eigenvectors cost less than a sketch is inexact
+_QUICK_GRAM = 3_200  # side up to which its eigenvectors cost less than a sketch is inexact
 _SAMPLE = 2048  # pictures that the sketch starts from
 _POWER_PASSES = 2
 _NO_RANK = 1e-11  # eigenvalues below this share of the largest are rounding, of float64 products
@@ -123,7 +123,7 @@ def fit(
     """Find principal components and the scores of all pictures.
 
     `auto` takes `exact` where the pictures fill at most half of the memory as float32 and the
-    shorter side of their matrix is at most 5000, `gram` where only the latter holds and the
+    shorter side of their matrix is at most 3200, `gram` where only the latter holds and the
     pictures outnumber their numbers or are few, and `sketch` else.
 
     Args:
