@@ -18,6 +18,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print results and errors o
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and TensorFlow's messages.")]
 
 
+def option(text: str, panel: str | None = None, **more: Any) -> Any:
+    """An option of a block of them, in its panel of the help."""
+    return typer.Option(help=text, rich_help_panel=panel, **more)
+
+
 def emit(result: dict[str, Any], text: str, as_json: bool) -> None:
     """Print one result on stdout: a JSON object on a line, or the text for people."""
     typer.echo(json.dumps(result, ensure_ascii=False, allow_nan=False) if as_json else text)

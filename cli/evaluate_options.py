@@ -19,21 +19,17 @@ _READING = "Reading pictures"
 _OUTPUT = "Output"
 
 
-def _option(text: str, panel: str | None = None, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=panel, **more)
-
-
 @dataclass(frozen=True)
 class RealAndFake:
     """The two sets."""
 
     real: Annotated[
         str | None,
-        _option(f"Real pictures: {_SET}; by default the run's test set.", metavar="DIR"),
+        common.option(f"Real pictures: {_SET}; by default the run's test set.", metavar="DIR"),
     ] = None
     fake: Annotated[
         str | None,
-        _option(
+        common.option(
             f"Generated pictures: {_SET}; or a run by folder, number or last (the default).",
             metavar="DIR|RUN",
         ),
@@ -45,27 +41,31 @@ class Reading:
     """How pictures are read, and what is done with the numbers."""
 
     real_split: Annotated[
-        str, _option("train, val, test or all; auto is test where there are splits.", _READING)
+        str,
+        common.option("train, val, test or all; auto is test where there are splits.", _READING),
     ] = "auto"
-    role: Annotated[str, _option("Which picture of an item.", _READING)] = "images"
+    role: Annotated[str, common.option("Which picture of an item.", _READING)] = "images"
     resize: Annotated[
-        int | None, _option("Bring all pictures to squares of this side.", _READING, min=1)
+        int | None, common.option("Bring all pictures to squares of this side.", _READING, min=1)
     ] = None
-    fit: Annotated[str, _option("With --resize: crop, pad or stretch.", _READING)] = "crop"
+    fit: Annotated[str, common.option("With --resize: crop, pad or stretch.", _READING)] = "crop"
     tile: Annotated[
-        int | None, _option("Cut pictures into squares of this side; each counts.", _READING, min=8)
+        int | None,
+        common.option("Cut pictures into squares of this side; each counts.", _READING, min=8),
     ] = None
     channel: Annotated[
-        int | None, _option("Compare this color channel alone, from 0.", _READING, min=0)
+        int | None, common.option("Compare this color channel alone, from 0.", _READING, min=0)
     ] = None
     window: Annotated[
         tuple[float, float] | None,
-        _option("Values that become black and white, all sets.", _READING, metavar="LOW HIGH"),
+        common.option(
+            "Values that become black and white, all sets.", _READING, metavar="LOW HIGH"
+        ),
     ] = None
-    runs: Annotated[Path, _option("Folder of the run folders.", _READING, metavar="DIR")] = Path(
-        "runs"
+    runs: Annotated[Path, common.option("Folder of the run folders.", _READING, metavar="DIR")] = (
+        Path("runs")
     )
-    batch_size: Annotated[int, _option("Pictures per network pass.", _READING, min=1)] = 32
+    batch_size: Annotated[int, common.option("Pictures per network pass.", _READING, min=1)] = 32
     cache: Annotated[
         bool,
         typer.Option(
@@ -91,12 +91,13 @@ class Reading:
             rich_help_panel=_OUTPUT,
         ),
     ] = None
-    seed: Annotated[int, _option("Of samples, halves and resamples.", _OUTPUT, min=0)] = 0
+    seed: Annotated[int, common.option("Of samples, halves and resamples.", _OUTPUT, min=0)] = 0
     csv: Annotated[
-        Path | None, _option("Append a line per number, e.g. results.csv.", _OUTPUT, metavar="FILE")
+        Path | None,
+        common.option("Append a line per number, e.g. results.csv.", _OUTPUT, metavar="FILE"),
     ] = None
     plots: Annotated[
-        Path | None, _option("Draw figures into this folder.", _OUTPUT, metavar="DIR")
+        Path | None, common.option("Draw figures into this folder.", _OUTPUT, metavar="DIR")
     ] = None
     yes: Annotated[
         bool, typer.Option("--yes", help="Download missing weights.", rich_help_panel=_NETWORK)
@@ -111,17 +112,17 @@ class FeatureOptions:
     """Which network turns pictures into features."""
 
     protocol: Annotated[
-        str, _option("ttur (the original), clean, pytorch-fid or keras.", _NETWORK)
+        str, common.option("ttur (the original), clean, pytorch-fid or keras.", _NETWORK)
     ] = "ttur"
     weights: Annotated[
-        Path | None, _option("Weights of the network.", _NETWORK, metavar="FILE")
+        Path | None, common.option("Weights of the network.", _NETWORK, metavar="FILE")
     ] = None
-    dims: Annotated[int, _option("With pytorch-fid: 64, 192, 768 or 2048 features.", _NETWORK)] = (
-        2048
-    )
+    dims: Annotated[
+        int, common.option("With pytorch-fid: 64, 192, 768 or 2048 features.", _NETWORK)
+    ] = 2048
     features: Annotated[
         str | None,
-        _option(
+        common.option(
             "Another network: vgg16, squeezenet, a .keras file, a frozen graph (.pb), or "
             "run:FOLDER of a downstream run.",
             _NETWORK,
@@ -129,19 +130,19 @@ class FeatureOptions:
         ),
     ] = None
     features_input: Annotated[
-        str | None, _option("Input tensor of the frozen graph.", _NETWORK, metavar="NAME")
+        str | None, common.option("Input tensor of the frozen graph.", _NETWORK, metavar="NAME")
     ] = None
     features_output: Annotated[
-        str | None, _option("Tensor or layer with the features.", _NETWORK, metavar="NAME")
+        str | None, common.option("Tensor or layer with the features.", _NETWORK, metavar="NAME")
     ] = None
     logits_output: Annotated[
-        str | None, _option("Tensor or layer with class scores.", _NETWORK, metavar="NAME")
+        str | None, common.option("Tensor or layer with class scores.", _NETWORK, metavar="NAME")
     ] = None
     features_range: Annotated[
-        str, _option("Numbers that the file expects: -1..1, 0..1 or 0..255.", _NETWORK)
+        str, common.option("Numbers that the file expects: -1..1, 0..1 or 0..255.", _NETWORK)
     ] = "-1..1"
     precision: Annotated[
-        str, _option("float32 or bfloat16 (quicker; values say so).", _NETWORK)
+        str, common.option("float32 or bfloat16 (quicker; values say so).", _NETWORK)
     ] = "float32"
 
 
@@ -150,13 +151,14 @@ class PerceptualOptions:
     """Which network tells how alike two pictures look."""
 
     lpips_net: Annotated[
-        str, _option("alex, vgg, squeeze; others as in docs/metrics.md.", "Perceptual network")
+        str,
+        common.option("alex, vgg, squeeze; others as in docs/metrics.md.", "Perceptual network"),
     ] = "alex"
     lpips_trunk: Annotated[
-        Path | None, _option("Weights of its trunk.", "Perceptual network", metavar="FILE")
+        Path | None, common.option("Weights of its trunk.", "Perceptual network", metavar="FILE")
     ] = None
     lpips_linear: Annotated[
-        Path | None, _option("Its linear layers.", "Perceptual network", metavar="FILE")
+        Path | None, common.option("Its linear layers.", "Perceptual network", metavar="FILE")
     ] = None
 
 
@@ -166,11 +168,13 @@ class TrainingOptions:
 
     training: Annotated[
         str | None,
-        _option(f"Training pictures: {_SET}; by default those of the run.", metavar="DIR"),
+        common.option(f"Training pictures: {_SET}; by default those of the run.", metavar="DIR"),
     ] = None
     held_out: Annotated[
         str | None,
-        _option("Real pictures not trained on, to calibrate; e.g. a test split.", metavar="DIR"),
+        common.option(
+            "Real pictures not trained on, to calibrate; e.g. a test split.", metavar="DIR"
+        ),
     ] = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,21 +15,17 @@ _SPACE = "What is compared"
 _NETWORK = "Feature network"
 
 
-def _option(text: str, panel: str | None = None, **more: Any) -> Any:
-    return typer.Option(help=text, rich_help_panel=panel, **more)
-
-
 @dataclass(frozen=True)
 class Output:
     """How many pictures, and where they go."""
 
-    size: Annotated[int, _option("Pictures to choose.", min=1)]
-    out: Annotated[Path, _option("Folder to make; itself a data set.", metavar="DIR")]
+    size: Annotated[int, common.option("Pictures to choose.", min=1)]
+    out: Annotated[Path, common.option("Folder to make; itself a data set.", metavar="DIR")]
     copy: Annotated[
         bool, typer.Option("--copy", help="Copy files; by default they are hard links.")
     ] = False
     force: Annotated[bool, typer.Option("--force", help="Replace the subset in --out.")] = False
-    seed: Annotated[int, _option("Of the draw and of k-means.", min=0)] = 0
+    seed: Annotated[int, common.option("Of the draw and of k-means.", min=0)] = 0
     as_json: common.Json = False
     quiet: common.Quiet = False
     debug: common.Debug = False
@@ -41,28 +37,28 @@ class PictureOptions:
 
     split: Annotated[
         Literal["auto", "train", "all"],
-        _option(
+        common.option(
             "auto: the training split where the set has splits of its own, else all.", _READING
         ),
     ] = "auto"
     layout: Annotated[
-        str, _option("How the folder is laid out, if looking does not tell.", _READING)
+        str, common.option("How the folder is laid out, if looking does not tell.", _READING)
     ] = "auto"
     columns: Annotated[
         list[str] | None,
-        _option("Column of a CSV table; repeatable.", _READING, metavar="OURS=THEIRS"),
+        common.option("Column of a CSV table; repeatable.", _READING, metavar="OURS=THEIRS"),
     ] = None
-    image_size: Annotated[int, _option("Side to which pictures are resized.", _READING, min=4)] = (
-        128
-    )
+    image_size: Annotated[
+        int, common.option("Side to which pictures are resized.", _READING, min=4)
+    ] = 128
     fit: Annotated[
         Literal["crop", "pad", "stretch", "patches"],
-        _option("How they become squares; patches chooses among tiles.", _READING),
+        common.option("How they become squares; patches chooses among tiles.", _READING),
     ] = "crop"
     scale: Annotated[
-        float, _option("With patches: resize by this factor first.", _READING, min=0.01)
+        float, common.option("With patches: resize by this factor first.", _READING, min=0.01)
     ] = 1.0
-    mode: Annotated[Literal["auto", "gray", "rgb"], _option("Channels.", _READING)] = "auto"
+    mode: Annotated[Literal["auto", "gray", "rgb"], common.option("Channels.", _READING)] = "auto"
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Leave unusable items out.", rich_help_panel=_READING),
@@ -83,18 +79,21 @@ class SpaceOptions:
     """Pixels or features, and how many components of them."""
 
     variance: Annotated[
-        float, _option("Share of the variance that the components hold.", _SPACE, min=0, max=1)
+        float,
+        common.option("Share of the variance that the components hold.", _SPACE, min=0, max=1),
     ] = 0.90
-    components: Annotated[int | None, _option("Number of components instead.", _SPACE, min=1)] = (
-        None
-    )
+    components: Annotated[
+        int | None, common.option("Number of components instead.", _SPACE, min=1)
+    ] = None
     pca_size: Annotated[
         int | None,
-        _option("Reduce pictures to this side for the components; 32 above 20 000.", _SPACE, min=1),
+        common.option(
+            "Reduce pictures to this side for the components; 32 above 20 000.", _SPACE, min=1
+        ),
     ] = None
     features: Annotated[
         str | None,
-        _option(
+        common.option(
             "Compare features instead of pixels: inception, vgg16, squeezenet, a .keras file, a "
             "frozen graph (.pb), or run:FOLDER.",
             _NETWORK,
@@ -102,19 +101,19 @@ class SpaceOptions:
         ),
     ] = None
     protocol: Annotated[
-        str, _option("Of inception: ttur, clean, pytorch-fid or keras.", _NETWORK)
+        str, common.option("Of inception: ttur, clean, pytorch-fid or keras.", _NETWORK)
     ] = "ttur"
     weights: Annotated[
-        Path | None, _option("Weights of the network.", _NETWORK, metavar="FILE")
+        Path | None, common.option("Weights of the network.", _NETWORK, metavar="FILE")
     ] = None
     features_input: Annotated[
-        str | None, _option("Input tensor of the frozen graph.", _NETWORK, metavar="NAME")
+        str | None, common.option("Input tensor of the frozen graph.", _NETWORK, metavar="NAME")
     ] = None
     features_output: Annotated[
-        str | None, _option("Tensor or layer with the features.", _NETWORK, metavar="NAME")
+        str | None, common.option("Tensor or layer with the features.", _NETWORK, metavar="NAME")
     ] = None
     features_range: Annotated[
-        str, _option("Numbers that the file expects: -1..1, 0..1 or 0..255.", _NETWORK)
+        str, common.option("Numbers that the file expects: -1..1, 0..1 or 0..255.", _NETWORK)
     ] = "-1..1"
     yes: Annotated[
         bool, typer.Option("--yes", help="Download missing weights.", rich_help_panel=_NETWORK)
@@ -127,10 +126,10 @@ class CovarianceOptions:
 
     covariance: Annotated[
         Literal["ledoit_wolf", "empirical", "oas", "ridge", "pooled", "euclidean", "pinv"],
-        _option("Of a cluster; empirical is the paper's and needs large clusters."),
+        common.option("Of a cluster; empirical is the paper's and needs large clusters."),
     ] = "ledoit_wolf"
-    ridge: Annotated[float, _option("With --covariance ridge: its weight.", min=0)] = 1e-3
+    ridge: Annotated[float, common.option("With --covariance ridge: its weight.", min=0)] = 1e-3
     max_quantile: Annotated[
         float | None,
-        _option("Leave out what lies beyond this quantile of distances.", min=0, max=1),
+        common.option("Leave out what lies beyond this quantile of distances.", min=0, max=1),
     ] = None

@@ -313,12 +313,12 @@ def test_a_slope_penalty_needs_a_discriminator_without_batch_norm(penalty: str) 
 
 
 def test_wasserstein_weights_are_clipped_but_not_the_norms(batch: ImageBatch) -> None:
-    model = make(adversarial="wgan", optimizer="rmsprop", learning_rate=5e-3, clip=0.005)
+    model = make(adversarial="wgan", optimizer="rmsprop", learning_rate=2e-3, clip=0.005)
     for _ in range(3):
         model.train_step(first(batch))
     for weight in model.discriminator.trainable_variables:
         if weight.name == "gamma":
-            assert float(tf.reduce_min(weight)) > 0.5
+            assert float(tf.reduce_min(weight)) > 0.9
         else:
             assert float(tf.reduce_max(tf.abs(weight))) <= 0.005 + 1e-8
 

@@ -26,16 +26,25 @@ def is_block(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def scaled(scales: Any, scale: str) -> Values:
-    """The values of a named scale.
+def layers_of(
+    path: Path, scale: str | None, locate: Callable[[Values, Path], Values]
+) -> list[tuple[str, Values]]:
+    """The values of a file and of a named scale of it, each with its origin for messages.
 
+    Args:
+        locate: makes paths in values independent of the folder they are relative to.
     Raises:
-        UserError: with the nearest name.
+        UserError: with the nearest name if there is no such scale.
     """
-    known = scales if isinstance(scales, dict) else {}
-    if scale not in known:
-        raise UserError(discovery.unknown(scale, "scale", known))
-    return known[scale] or {}
+    values = config.load_yaml(path)
+    scales = values.pop("scales", None) or {}
+    layers = [(str(path), values)]
+    if scale is not None:
+        known = scales if isinstance(scales, dict) else {}
+        if scale not in known:
+            raise UserError(discovery.unknown(scale, "scale", known))
+        layers.append((f"{path}, scales.{scale}", known[scale] or {}))
+    return [(origin, locate(layer, path.absolute().parent)) for origin, layer in layers]
 
 
 def file_or_name(text: str, absolute: Absolute) -> str:

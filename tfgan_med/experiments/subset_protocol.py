@@ -283,13 +283,7 @@ def read(path: Path, scale: str | None = None, changes: Sequence[str] = ()) -> S
     Raises:
         UserError: with every fault of a block, naming nearest names.
     """
-    values = config.load_yaml(path)
-    scales = values.pop("scales", None) or {}
-    layers = [(str(path), values)]
-    if scale is not None:
-        layers.append((f"{path}, scales.{scale}", blocks.scaled(scales, scale)))
-    located = [(origin, _located(layer, path.absolute().parent)) for origin, layer in layers]
-    loose = config.resolve(_Loose, located, changes)
+    loose = config.resolve(_Loose, blocks.layers_of(path, scale, _located), changes)
     return _checked(loose, Path.cwd())
 
 
